@@ -1,0 +1,49 @@
+"""Every error that reaches a person.
+
+    TunerError                     exit 1
+    ├── UsageError (ValueError)    exit 2   a flag, key, value or file is wrong
+    ├── NothingFeasible            exit 3   the study ended and no config of the space works
+    ├── Refused                    exit 4   the study exists, or is of another space, workload, hardware
+    ├── ExportRefused              exit 7   feasible configs exist, none may become a profile
+    └── StorageLost (OSError)      exit 8   the database or the disk went away while running
+
+A message is one line: what is required, "but got" what, and the remedy. The failure of a trial is
+a value (`tuner.outcome`), never one of these. Exit codes stand beside the classes because a
+reader who looks for one wants the other.
+"""
+
+
+class TunerError(Exception):
+    """Base of every error of this package; an exit code of 1 unless a subclass says otherwise."""
+
+    exit_code = 1
+
+
+class UsageError(TunerError, ValueError):
+    """A flag, key, value or file is wrong; nothing has been run."""
+
+    exit_code = 2
+
+
+class NothingFeasible(TunerError):
+    """The study finished and no config of its space can run on this machine."""
+
+    exit_code = 3
+
+
+class Refused(TunerError):
+    """A study exists already, or was made for another space, workload, hardware or schema."""
+
+    exit_code = 4
+
+
+class ExportRefused(TunerError):
+    """Feasible configs exist, but none may be written as a profile."""
+
+    exit_code = 7
+
+
+class StorageLost(TunerError, OSError):
+    """The database or the disk could not be written while a study was running."""
+
+    exit_code = 8
