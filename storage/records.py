@@ -1,0 +1,117 @@
+"""What is remembered of one measurement: the record, its training curve and its device samples.
+
+Plain data without a database, so that whoever fills or reads a record needs no SQLAlchemy.
+The fields of `TrialRecord` are, in this order, the columns of `trials.csv`.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+STATUSES = (
+    "success",
+    "predicted_oom",
+    "oom",
+    "diverged",
+    "timeout",
+    "crashed",
+    "pruned",
+    "interrupted",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One measurement of one config; `None` where something was not measured.
+
+    GB are 10⁹ bytes, utilisation is in percent, temperatures in °C, durations in seconds,
+    `energy_j` over the measuring window, `sps` in env-steps per second.
+    """
+
+    trial: int
+    replicate: int
+    num_envs: int
+    num_steps: int
+    num_minibatches: int
+    num_epochs: int
+    status: str
+    reason: str | None = None
+    device_util: float | None = None
+    util_source: str | None = None
+    gpu_util: float | None = None
+    sm_util: float | None = None
+    dram_util: float | None = None
+    peak_memory_gb: float | None = None
+    predicted_memory_gb: float | None = None
+    memory_limit_gb: float | None = None
+    memory_source: str | None = None
+    avg_temperature: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    mean_return: float | None = None
+    entropy: float | None = None
+    policy_loss: float | None = None
+    value_loss: float | None = None
+    approx_kl: float | None = None
+    explained_variance: float | None = None
+    sps: float | None = None
+    sps_ci95: tuple[float, float] | None = None
+    end_to_end_sps: float | None = None
+    compile_s: float | None = None
+    compile_cached: bool | None = None
+    window_s: float | None = None
+    duration: float | None = None
+    env_steps: int | None = None
+    seconds_to_target: float | None = None
+    gpu_score: float | None = None
+    quality_score: float | None = None
+    sps_score: float | None = None
+    final_score: float | None = None
+    quality_acceptable: bool | None = None
+    quality_reason: str | None = None
+    contaminated: str | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds from request to `done` by what they went to; `window_s` is one of them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, ready for JSON."""
+        return asdict(self)
+
+
+RECORD_FIELDS = tuple(f.name for f in fields(TrialRecord))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """Training metrics reduced over one timed block.
+
+    `env_steps` counts from the start of the measuring window, `seconds` is this block's duration.
+    `learning` is false for blocks run only to narrow the throughput interval.
+    """
+
+    block: int
+    env_steps: int
+    seconds: float
+    metrics: dict[str, float | None]
+    learning: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSample:
+    """One reading of a device at monotonic time `t` (seconds); `None` where it tells nothing.
+
+    `util` in percent of what `util_source` of the device names, memory in bytes. `cpu_s` (CPU
+    seconds used by the watched process so far) and `energy_j` are running totals.
+    """
+
+    t: float
+    util: float | None = None
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    sm_util: float | None = None
+    dram_util: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    throttle_reasons: int | None = None
+    other_cpu_percent: float | None = None
+    steal_percent: float | None = None
