@@ -1,0 +1,222 @@
+"""The database of a study: its address, its connections and what their faults mean.
+
+Apart from `storage.studies` because it needs SQLAlchemy only: what merely reads a study (`tuner
+status`) does not pay for importing Optuna.
+
+SQLite keeps its rollback journal; write-ahead logging is not switched on. It would let readers
+and the writer overlap, but it does not work on network file systems, where people keep their runs,
+and leaves the newest rows in a second file that is forgotten when `study.db` is copied. Without it
+they wait for each other for milliseconds, well inside the busy timeout.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.errors import (
+    InvalidStorageUrl,
+    NotADatabase,
+    NotWritable,
+    StorageUnavailable,
+    StudyNotFound,
+)
+
+BUSY_TIMEOUT_S = 60
+"""How long a statement waits for another process's write lock (Optuna's default is 5 s)."""
+
+CONNECT_TIMEOUT_S = 10
+"""How long to wait for a server to answer before it counts as gone."""
+
+SECRET_QUERY_KEYS = ("password", "sslpassword")
+
+
+def sqlite_url(path: Path | str) -> str:
+    """Return the address of the SQLite file at `path`, whatever characters its name holds."""
+    absolute = os.path.abspath(path)
+    return sa.URL.create("sqlite", database=absolute).render_as_string(hide_password=False)
+
+
+def parse_url(url: str) -> sa.URL:
+    """Take a storage address apart.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        InvalidStorageUrl: If it is malformed, of another kind of database, or names no database.
+    """
+    accepted = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # The text may hold a password in a place that cannot be told apart, so it is not repeated.
+        raise InvalidStorageUrl(
+            f"--storage must be {accepted}, but got text that is no database address; "
+            "write special characters of a password as %XX"
+        ) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise InvalidStorageUrl(
+            f"--storage must be {accepted}, but got {parsed.drivername}; use one of the two"
+        )
+    if parsed.database in (None, "", ":memory:"):
+        raise InvalidStorageUrl(
+            f"--storage must name a database, but got {hide_password(parsed)}; use {accepted}"
+        )
+    return parsed
+
+
+def hide_password(url: sa.URL | str) -> str:
+    """Return the address for people to read, with *** in place of every password."""
+    parsed = parse_url(url) if isinstance(url, str) else url
+    secret = {key: "***" for key in SECRET_QUERY_KEYS if key in parsed.query}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of an SQLite address, `None` for a server."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    assert parsed.database is not None
+    return Path(parsed.database)
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """Return the arguments for `sqlalchemy.create_engine`, for our engine and Optuna's alike."""
+    if sqlite_path(url) is not None:
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    # A trial keeps its connection idle for minutes; a dropped one is replaced before it is used.
+    return {"connect_args": {"connect_timeout": CONNECT_TIMEOUT_S}, "pool_pre_ping": True}
+
+
+def connect(url: str) -> sa.Engine:
+    """Return an engine on the database; nothing is opened before it is first used.
+
+    JSON columns are written compactly and refuse NaN and infinity, which are not JSON.
+
+    Raises:
+        InvalidStorageUrl: If the address is not usable or its driver is not installed.
+    """
+    compact = partial(json.dumps, allow_nan=False, separators=(",", ":"))
+    try:
+        return sa.create_engine(url, json_serializer=compact, **engine_options(url))
+    except (ImportError, sa.exc.NoSuchModuleError) as error:
+        raise missing_driver(url) from error
+
+
+def missing_driver(url: str) -> InvalidStorageUrl:
+    """Return the error that says which driver the address asks for and how to install one."""
+    return InvalidStorageUrl(
+        f"--storage must use an installed driver, but got {parse_url(url).drivername}; "
+        "write postgresql+psycopg://… and install tuner[postgres]"
+    )
+
+
+def make_database(url: str) -> None:
+    """Make an empty SQLite file, with its folder, where there is none; a server is left alone.
+
+    The file may be read and written by its owner only; SQLite gives its journal the same mode.
+
+    Raises:
+        InvalidStorageUrl: If the address is not usable.
+        NotWritable: If the file or its folder cannot be made.
+    """
+    path = sqlite_path(url)
+    if path is None or path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise NotWritable(
+            f"{path} must be writable, but got: {error.strerror}; choose another folder"
+        ) from error
+
+
+def require_database(url: str) -> None:
+    """See that there is a file to open; SQLite itself would make a missing one.
+
+    The file is not read here: closing it would drop every lock that this process's connections
+    hold on it (https://sqlite.org/howtocorrupt.html section 2.2). Whether it is a database, SQLite
+    says at the first statement, see `faults_of`.
+
+    Raises:
+        InvalidStorageUrl: If the address is not usable.
+        StudyNotFound: If the file is missing.
+        NotADatabase: If it is no file.
+    """
+    path = sqlite_path(url)
+    if path is None or path.is_file():
+        return
+    if path.exists():
+        raise NotADatabase(f"{path} must be an SQLite file, but got a folder; choose another path")
+    raise StudyNotFound(f"a study must exist at {path}, but got no file; see `tuner list`")
+
+
+def require_writable(url: str) -> None:
+    """See that an SQLite file can be written, and its folder too, where the journal goes.
+
+    Raises:
+        NotWritable: If one of them cannot.
+    """
+    path = sqlite_path(url)
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise NotWritable(
+            f"{path} and its folder must be writable, but are not; change their mode or owner"
+        )
+
+
+def hold_writers_off(connection: sa.Connection) -> None:
+    """Let no other process write what we are about to read and change, until the commit.
+
+    SQLite knows no `SELECT … FOR UPDATE`: without an early write lock two processes can both read
+    a state, both find it free and both take it. On PostgreSQL a lock of our own is taken, which
+    only our own code respects (https://www.postgresql.org/docs/current/explicit-locking.html).
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('tuner'))"))
+
+
+@contextmanager
+def faults_of(url: str) -> Iterator[None]:
+    """Turn the database faults of the body into errors of this package.
+
+    Raises:
+        NotADatabase: If SQLite finds the file to be damaged or encrypted.
+        NotWritable: If the database is read-only for us.
+        StorageUnavailable: For every other fault of the database.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        where, what = hide_password(url), _describe(error, parse_url(url).password)
+        if "not a database" in what or "malformed" in what:
+            raise NotADatabase(
+                f"{where} must be an intact SQLite database, but got: {what}; restore a copy"
+            ) from error
+        if "readonly database" in what:
+            raise NotWritable(f"{where} must be writable, but got: {what}") from error
+        raise StorageUnavailable(
+            f"{where} must answer, but got: {what}; see that it runs, is not locked and has space"
+        ) from error
+    except sa.exc.TimeoutError as error:
+        raise StorageUnavailable(
+            f"{hide_password(url)} must answer, but got no free connection; try again"
+        ) from error
+
+
+def _describe(error: sa.exc.DBAPIError, password: str | None) -> str:
+    """Return the driver's words on one line, without the statement, its values or a password."""
+    words = " ".join(str(error.orig).split())
+    return words.replace(password, "***") if password else words

@@ -1,0 +1,166 @@
+"""Profiles as YAML files: read with every check, written in one step, earlier versions kept.
+
+Imports only yaml and the standard library, because a training script that wants four numbers
+(`from tuner import load_profile`) should not load a database.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from storage.atomic import atomic_write_text, sync_folder
+from storage.errors import InvalidProfile, StorageUnavailable
+from storage.profile import Profile, from_mapping
+
+__all__ = ["Profile", "load_profile", "read", "write"]
+
+MAX_BYTES = 1_000_000
+
+
+def read(path: Path | str) -> Profile:
+    """Read a profile.
+
+    Args:
+        path: A YAML file as `write` makes it, or edited by hand.
+
+    Returns:
+        The profile; keys that the file lacks have their defaults, most of them `None`.
+
+    Raises:
+        InvalidProfile: If the file is missing, larger than 1 MB, no YAML, of a newer schema, or
+            holds an unknown key or an impossible value. One line with the file and the remedy.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidProfile(
+            f"{path} must be a profile file, but got: {error.strerror}; see `tuner export`"
+        ) from error
+    if len(content) > MAX_BYTES:
+        raise InvalidProfile(f"{path} must be at most 1 MB, but is larger; is it a profile?")
+    return from_mapping(_parse(content, path), source=str(path))
+
+
+load_profile = read
+"""The name under which scripts know `read`: `from tuner import load_profile`."""
+
+
+def write(directory: Path, profile: Profile) -> Path:
+    """Write `directory/NAME.yaml`, keeping the version that it replaces under `history/`.
+
+    The earlier version is named by the time when it was written (UTC, microseconds); no file in
+    `history/` is ever overwritten. Writing the same profile again changes nothing.
+
+    Args:
+        directory: The folder of a study's profiles; made if it is missing.
+        profile: What to write.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InvalidProfile: If `read` would refuse what would be written.
+        StorageUnavailable: If the folder cannot be written; the file is then as it was.
+    """
+    text = _render(profile)
+    path = directory / f"{profile.profile}.yaml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if path.read_bytes() == text.encode():
+                return path
+            _keep(path)
+        atomic_write_text(path, text)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{path} must be writable, but got: {error.strerror}; free space or change its mode"
+        ) from error
+    return path
+
+
+def _render(profile: Profile) -> str:
+    values = profile.as_dict()
+    from_mapping(values, source="the profile")
+    try:
+        return yaml.dump(
+            values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+        )
+    except yaml.YAMLError as error:
+        raise InvalidProfile(
+            f"the profile must hold plain YAML values only, but got: {_one_line(error)}"
+        ) from error
+
+
+def _keep(path: Path) -> None:
+    """Copy a file into `history/`, under a name that nothing there has."""
+    history = path.parent / "history"
+    history.mkdir(exist_ok=True)
+    content = path.read_bytes()
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    name, count = f"{path.stem}-{written}", 1
+    while (history / f"{name}.yaml").exists():
+        count += 1
+        name = f"{path.stem}-{written}-{count}"
+    with (history / f"{name}.yaml").open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(history)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, writing a value that occurs twice out twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Use no anchors, which people find hard to read and `_Loader` refuses."""
+        return True
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, refusing repeated keys and aliases, and leaving dates as text."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases: a few lines of them can stand for gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; of two equal keys YAML would silently take the last."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"a second {key.value!r}", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
+    for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse(content: bytes, path: Path) -> Any:
+    try:
+        return yaml.load(content.decode(), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
+        what = error.problem or error.context
+        raise InvalidProfile(f"{path} must be YAML, but got{line}: {what}; correct it") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidProfile(
+            f"{path} must be a YAML text, but got: {_one_line(error)}; correct it"
+        ) from error
+
+
+def _one_line(words: object) -> str:
+    return " ".join(str(words).split())

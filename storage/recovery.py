@@ -1,0 +1,138 @@
+"""Closing the trials that a killed process left RUNNING.
+
+Apart from `storage.studies` because only a resume needs it. Optuna's own answer, heartbeats, waits
+for the grace period, fails a trial even if its measurement was saved in time, and never looks at a
+trial that had no heartbeat yet.
+"""
+
+import math
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from storage.records import TrialRecord
+
+DASHBOARD_FIELDS = (
+    "status",
+    "reason",
+    "sps",
+    "device_util",
+    "quality_score",
+    "peak_memory_gb",
+    "mean_return",
+    "final_score",
+)
+"""The fields of a record that Optuna's trial carries too, as columns of the dashboard."""
+
+INFEASIBLE_STATUSES = ("predicted_oom", "oom", "diverged", "timeout")
+UNFINISHED_STATUSES = ("crashed", "interrupted")
+CONSTRAINT = "feasible"
+"""Name of the one constraint that our trials have: 0 where the config works, 1 where it cannot."""
+
+_RETRY_OF = "tuner:retry_of"
+
+
+def running_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that are RUNNING, by number.
+
+    Which of them are dead, the database does not know: all are when the caller holds the lock of a
+    study that has one process. Among several workers leave them to the heartbeats.
+    """
+    return study.get_trials(states=(TrialState.RUNNING,))
+
+
+def close_trial(
+    study: optuna.Study,
+    number: int,
+    *,
+    reason: str,
+    record: TrialRecord | None = None,
+    value: float | None = None,
+    requeue: bool = True,
+) -> TrialState:
+    """End a trial whose process is gone, as its record says.
+
+    A record of a finished measurement is told to Optuna: COMPLETE with its score, or PRUNED with
+    the constraint that says whether the config works. Without one (or with one that says crashed or
+    interrupted) the trial becomes FAIL and is queued again with the same parameters and user
+    attributes. Each step can be cut off by another kill: closing the trial once more takes up where
+    the last attempt ended, and queues nothing twice. A trial that is finished stays as it is.
+
+    Args:
+        study: The study, whose lock the caller holds.
+        number: The trial's number.
+        reason: What happened to its process; stored unless the record has its own reason.
+        record: What was saved of its measurement, if anything was.
+        value: What Optuna is told in place of `record.final_score`; with it a finished record that
+            is not a success becomes COMPLETE too (see DESIGN on the GP sampler).
+        requeue: Whether an unfinished trial is queued again.
+
+    Returns:
+        The state in which the trial now is.
+
+    Raises:
+        ValueError: If the record says success but there is neither a score nor a `value`.
+        KeyError: If the study has no such trial.
+    """
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    trial = storage.get_trial(trial_id)
+    if trial.state.is_finished():
+        return trial.state
+    is_finished = record is not None and record.status not in UNFINISHED_STATUSES
+    try:
+        if record is not None and is_finished:
+            _tell_record(study, trial, record, value)
+        else:
+            _fail(study, trial, reason if record is None else record.reason or reason, requeue)
+    except UpdateFinishedTrialError:
+        return storage.get_trial(trial_id).state  # another process closed it in the meantime
+    return storage.get_trial(trial_id).state
+
+
+def _tell_record(
+    study: optuna.Study, trial: FrozenTrial, record: TrialRecord, value: float | None
+) -> None:
+    if value is None and record.status == "success":
+        value = record.final_score
+        if value is None or not math.isfinite(value):
+            raise ValueError(
+                f"trial {trial.number} must have a score to be COMPLETE, but its record has "
+                f"{value}; pass value="
+            )
+    storage = study._storage
+    # What `Trial.set_constraint` stores; a `Trial` would ask the sampler to begin the trial anew.
+    infeasible = float(record.status in INFEASIBLE_STATUSES)
+    storage.set_trial_system_attr(trial._trial_id, f"constraints:{CONSTRAINT}", infeasible)
+    for name in DASHBOARD_FIELDS:
+        shown = getattr(record, name)
+        if shown is not None:
+            storage.set_trial_user_attr(trial._trial_id, name, shown)
+    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+    study.tell(trial.number, value, state=state)
+
+
+def _fail(study: optuna.Study, trial: FrozenTrial, reason: str, requeue: bool) -> None:
+    storage = study._storage
+    # The queue first: a kill between the two then leaves a RUNNING trial, which is closed again.
+    if requeue:
+        _queue_again(study, trial)
+    storage.set_trial_user_attr(trial._trial_id, "status", "interrupted")
+    storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("status", "reason")}
+    is_blank = not params and not attrs
+    is_queued = any(
+        other.system_attrs.get(_RETRY_OF) == trial.number
+        for other in study.get_trials(deepcopy=False)
+    )
+    if is_blank or is_queued:
+        return
+    # As `Study.enqueue_trial`, which cannot mark whose retry it is.
+    marks = {"fixed_params": params, _RETRY_OF: trial.number}
+    study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs=marks))

@@ -1,0 +1,190 @@
+"""What was measured, beside Optuna's tables in the same database.
+
+Apart from Optuna's trials because a config may be measured again (a replicate is no Optuna trial),
+because each of Optuna's attributes is a transaction of its own, and because a record must be either
+wholly there or not at all when its writer is killed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from storage.database import connect, faults_of, make_database, require_database
+from storage.errors import StudyNotFound
+from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
+from storage.schema import CURVES, RECORDS, SAMPLES, prepare, require_known_version
+from storage.series import Row, finite, from_columns, to_columns
+
+
+class Telemetry:
+    """The trial records of a database, with their training curves and device samples.
+
+    NaN and infinity are stored as `None`, in records and series alike: they mean that there is no
+    number, and neither JSON nor SQLite's REAL columns can hold both. May be shared by threads. Use
+    it as a context manager or `close` it.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Open the database.
+
+        Args:
+            url: Its address, see `storage.database.parse_url`.
+            create: Whether a missing SQLite file and missing tables are made; false for a reader.
+
+        Raises:
+            StudyNotFound: If `create` is false and the file or our tables are missing.
+            NotADatabase: If the file is something else than an SQLite database.
+            NewerSchema: If a newer tuner wrote our tables.
+            StorageUnavailable: If the database does not answer.
+            InvalidStorageUrl: If the address is not usable.
+        """
+        if create:
+            make_database(url)
+        require_database(url)
+        self.url = url
+        self._engine = connect(url)
+        try:
+            with faults_of(url):
+                if create:
+                    prepare(self._engine)
+                else:
+                    _require_tables(self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def save(
+        self,
+        study: str,
+        record: TrialRecord,
+        curve: Iterable[CurvePoint] = (),
+        samples: Iterable[DeviceSample] = (),
+    ) -> None:
+        """Write a measurement whole, in one transaction, in place of an earlier one of its key.
+
+        The key is (study, trial, replicate), so saving the same measurement twice changes nothing.
+
+        Raises:
+            StorageUnavailable: If it could not be written; nothing has changed then.
+        """
+        key = {"study": study, "trial": record.trial, "replicate": record.replicate}
+        row = {name: finite(getattr(record, name)) for name in _RECORD_COLUMNS}
+        with faults_of(self.url), self._engine.begin() as connection:
+            for table, values in (
+                (RECORDS, row),
+                (CURVES, {"points": to_columns(list(curve))}),
+                (SAMPLES, {"points": to_columns(list(samples))}),
+            ):
+                connection.execute(sa.delete(table).where(*_at(table, key)))
+                connection.execute(sa.insert(table).values({**key, **values}))
+
+    def records(self, study: str) -> list[TrialRecord]:
+        """Return every record of a study, by trial and replicate.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        query = (
+            sa.select(RECORDS)
+            .where(RECORDS.c.study == study)
+            .order_by(RECORDS.c.trial, RECORDS.c.replicate)
+        )
+        return [_to_record(row) for row in self._read(query)]
+
+    def record(self, study: str, trial: int, replicate: int = 0) -> TrialRecord | None:
+        """Return one record, `None` where that measurement was not finished.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        key = {"study": study, "trial": trial, "replicate": replicate}
+        rows = self._read(sa.select(RECORDS).where(*_at(RECORDS, key)))
+        return _to_record(rows[0]) if rows else None
+
+    def curve(self, study: str, trial: int, replicate: int = 0) -> list[CurvePoint]:
+        """Return the training curve of a measurement, empty where there is none.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        key = {"study": study, "trial": trial, "replicate": replicate}
+        return self._series(CURVES, key, CurvePoint)
+
+    def samples(self, study: str, trial: int, replicate: int = 0) -> list[DeviceSample]:
+        """Return the device samples of a measurement, empty where there are none.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        key = {"study": study, "trial": trial, "replicate": replicate}
+        return self._series(SAMPLES, key, DeviceSample)
+
+    def status_counts(self, study: str) -> dict[str, int]:
+        """Count a study's trials by how they ended, replicates left out.
+
+        Returns:
+            The number for every status of `STATUSES`, in that order, 0 included.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        query = (
+            sa.select(RECORDS.c.status, sa.func.count())
+            .where(RECORDS.c.study == study, RECORDS.c.replicate == 0)
+            .group_by(RECORDS.c.status)
+        )
+        found = {row[0]: row[1] for row in self._read(query)}
+        return {status: found.get(status, 0) for status in STATUSES}
+
+    def close(self) -> None:
+        """Close every connection; a later call would open new ones."""
+        self._engine.dispose()
+
+    def _series(self, table: sa.Table, key: dict[str, Any], kind: type[Row]) -> list[Row]:
+        rows = self._read(sa.select(table.c.points).where(*_at(table, key)))
+        return from_columns(kind, rows[0].points) if rows else []
+
+    def _read(self, query: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        with faults_of(self.url), self._engine.connect() as connection:
+            return connection.execute(query).all()
+
+
+_RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
+
+
+def _require_tables(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        if require_known_version(connection) is None:
+            raise StudyNotFound("the database must hold a study of tuner, but has no table of ours")
+
+
+def _at(table: sa.Table, key: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in key.items()]
+
+
+def _to_record(row: sa.Row[*tuple[Any, ...]]) -> TrialRecord:
+    values = {name: row._mapping[name] for name in _RECORD_COLUMNS}
+    values["sps_ci95"] = _as_interval(values["sps_ci95"])
+    return TrialRecord(**values)
+
+
+def _as_interval(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return the interval; half of one, or one with an infinite end, is none."""
+    if bounds is None or None in bounds:
+        return None
+    low, high = bounds
+    return low, high

@@ -1,0 +1,142 @@
+"""Real databases: an SQLite file for each test, and a PostgreSQL server for the session."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+
+from storage.database import sqlite_url
+from storage.records import CurvePoint, DeviceSample, TrialRecord
+from storage.studies import close_storage, open_storage
+
+PASSWORD = "s3cret p@ss"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[sa.URL]:
+    """A server of our own on a free port, asking for a password."""
+    missing = [name for name in ("initdb", "pg_ctl", "postgres") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"PostgreSQL IS NOT TESTED: {', '.join(missing)} not on PATH")
+    folder = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))
+    run_as_owner: list[str] = []
+    if os.getuid() == 0:
+        # The server refuses to run as root.
+        user = "postgres" if _has_user("postgres") else "nobody"
+        shutil.chown(folder, user)
+        run_as_owner = ["setpriv", f"--reuid={user}", "--clear-groups", "--"]
+    (folder / "password").write_text(PASSWORD)
+    (folder / "password").chmod(0o644)
+    data, port = folder / "data", _free_port()
+    flags = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    control = [*run_as_owner, "pg_ctl", "-D", str(data), "-w", "-t", "30"]
+    _run([*run_as_owner, "initdb", "-D", str(data), "-U", "tuner", "-A", "scram-sha-256",
+          f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-sync"])  # fmt: skip
+    _run([*control, "-l", str(folder / "log"), "-o", flags, "start"])
+    yield sa.URL.create(
+        "postgresql+psycopg", "tuner", PASSWORD, "127.0.0.1", port, database="postgres"
+    )
+    _run([*control, "-m", "immediate", "stop"])
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: sa.URL) -> str:
+    """The address of a new, empty database."""
+    name = f"test_{secrets.token_hex(6)}"
+    engine = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return postgres_server.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a new database of each kind; the SQLite file does not exist yet."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "study.db")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., RDBStorage]]:
+    """`open_storage`, creating unless told otherwise, whose storages are closed after the test."""
+    storages = []
+
+    def open_it(url: str, *, create: bool = True, **options: int) -> RDBStorage:
+        storages.append(open_storage(url, create=create, **options))
+        return storages[-1]
+
+    yield open_it
+    for storage in storages:
+        close_storage(storage)
+
+
+@pytest.fixture
+def make_record() -> Callable[..., TrialRecord]:
+    """A successful record, any field of which can be given."""
+
+    def make(**values: object) -> TrialRecord:
+        filled: dict[str, object] = {
+            "trial": 7,
+            "replicate": 0,
+            "num_envs": 64,
+            "num_steps": 32,
+            "num_minibatches": 4,
+            "num_epochs": 2,
+            "status": "success",
+            "sps": 125_000.5,
+            "sps_ci95": (124_000.0, 126_000.0),
+            "env_steps": 5_000_000_000,
+            "compile_cached": False,
+            "final_score": 0.625,
+            "quality_acceptable": True,
+            "phases": {"compile_s": 3.5, "window_s": 8.25},
+        }
+        return TrialRecord(**(filled | values))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def curve() -> list[CurvePoint]:
+    return [
+        CurvePoint(block=0, env_steps=2048, seconds=0.5, metrics={"mean_return": None}),
+        CurvePoint(
+            block=1, env_steps=4096, seconds=0.25, metrics={"mean_return": 0.75}, learning=False
+        ),
+    ]
+
+
+@pytest.fixture
+def samples() -> list[DeviceSample]:
+    return [DeviceSample(t=1.0, util=90.0), DeviceSample(t=1.5, memory_bytes=7_200_000_000)]
+
+
+def _has_user(name: str) -> bool:
+    found = subprocess.run(["getent", "passwd", name], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _run(command: list[str]) -> None:
+    # Files, not pipes: the server would hold a pipe open and the call would never return.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False)
+        if done.returncode:
+            output.seek(0)
+            pytest.fail(f"{' '.join(command)}: {output.read()}")

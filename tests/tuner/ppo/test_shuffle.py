@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.ppo.shuffle import shuffle
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
+def test_every_index_comes_once(size: int, seed: int) -> None:
+    order = shuffle(jax.random.key(seed), size)
+    assert order.dtype == jnp.int32
+    assert np.array_equal(np.sort(order), np.arange(size))
+
+
+@pytest.mark.parametrize(("size", "num_operands"), [(2**20, 1), (2**20 + 1, 2)])
+def test_one_operand_is_sorted_while_twelve_random_bits_remain(
+    size: int, num_operands: int
+) -> None:
+    jaxpr = jax.make_jaxpr(lambda key: shuffle(key, size))(jax.random.key(0))
+    sorts = [equation for equation in jaxpr.eqns if equation.primitive.name == "sort"]
+    assert [len(equation.invars) for equation in sorts] == [num_operands]
+
+
+def test_a_large_batch_is_a_permutation_too() -> None:
+    order = shuffle(jax.random.key(0), 2**20 + 1)
+    assert np.array_equal(np.sort(order), np.arange(2**20 + 1))
+
+
+def test_every_position_is_equally_likely() -> None:
+    # 20,000 shuffles of five: each index lands in each place 4,000 times, standard deviation
+    # √(20,000·0.2·0.8) = 57; five of them are allowed.
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    orders = np.asarray(jax.jit(jax.vmap(lambda key: shuffle(key, 5)))(keys))
+    counts = np.stack([np.bincount(column, minlength=5) for column in orders.T])
+    assert np.abs(counts - 4000).max() < 5 * 57
+
+
+def test_the_key_decides() -> None:
+    first, again, other = (shuffle(jax.random.key(seed), 100) for seed in (0, 0, 1))
+    assert jnp.array_equal(first, again)
+    assert not jnp.array_equal(first, other)

@@ -1,0 +1,1 @@
+"""Measure which hardware configuration trains PPO in JAX best on this machine."""

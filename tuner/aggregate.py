@@ -1,0 +1,208 @@
+"""From measurements to configs: one summary for each config, over its replicates.
+
+Apart from the records because best, front and profiles compare configs, not measurements, and
+must all leave out the same contaminated ones.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from storage.records import TrialRecord
+from tuner.outcome import INFEASIBLE
+from tuner.space import HardwareConfig
+from tuner.throughput import MIN_REPLICATES, student_t
+
+INFEASIBLE_STATUSES = frozenset(outcome.status for outcome in INFEASIBLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigSummary:
+    """What is known of one config; means over the measurements that count, `None` if unknown.
+
+    Successful clean measurements count; contaminated ones only while there is no clean one, which
+    `contaminated` then says. `replicates` is their number, `failures` that of measurements that
+    ended infeasible (out of memory, diverged, timed out). `status` is `success` as soon as one
+    succeeded, else that of the last. Units as in `TrialRecord`; a field that ends in `_sd` is the
+    sample standard deviation over at least two measurements.
+    """
+
+    config: HardwareConfig
+    trial: int
+    replicates: int
+    failures: int
+    status: str
+    contaminated: bool
+    eligible: bool
+    ineligible_reason: str | None
+    quality_acceptable: bool | None
+    device_util: float | None
+    device_util_sd: float | None
+    gpu_util: float | None
+    util_source: str | None
+    peak_memory_gb: float | None
+    predicted_memory_gb: float | None
+    memory_limit_gb: float | None
+    mean_return: float | None
+    mean_return_sd: float | None
+    entropy: float | None
+    gpu_score: float | None
+    quality_score: float | None
+    quality_score_sd: float | None
+    sps_score: float | None
+    final_score: float | None
+    final_score_sd: float | None
+    sps: float | None
+    sps_sd: float | None
+    sps_ci95: tuple[float, float] | None
+    end_to_end_sps: float | None
+    compile_s: float | None
+    power_w: float | None
+    seconds_to_target: float | None
+    env_steps: int | None
+
+
+def summarise(records: Iterable[TrialRecord]) -> list[ConfigSummary]:
+    """Return one summary for each config, in the order of their trials.
+
+    Args:
+        records: a study's measurements, of any status, in any order. A config that was queued
+            again after a crash may appear under several trials; `trial` is the first that counts.
+    """
+    by_config: dict[HardwareConfig, list[TrialRecord]] = {}
+    for record in sorted(records, key=lambda r: (r.trial, r.replicate)):
+        config = HardwareConfig(
+            record.num_envs, record.num_steps, record.num_minibatches, record.num_epochs
+        )
+        by_config.setdefault(config, []).append(record)
+    summaries = [_summarise_config(config, group) for config, group in by_config.items()]
+    return sorted(summaries, key=lambda summary: summary.trial)
+
+
+def combine_intervals(records: Sequence[TrialRecord]) -> tuple[float, float] | None:
+    """Return the 95 % interval for the SPS of a fresh process, around the mean of replicates.
+
+    A record's interval has half-width h with h² = t² · 2V: its own variance and that of the
+    process to come. The mean of n records varies by less, so that theirs combine to
+    √(Σ h_i² / 2n · (1 + 1/n)), which is h for one. Their critical value is kept: all of them rest
+    on the same few replicates of the baseline. Where some have no interval, three or more
+    replicates give t(n − 1) · s · √(1 + 1/n) by themselves, each being a fresh process.
+
+    Returns:
+        Low and high, env-steps per second; `None` where neither is possible.
+    """
+    rates = [record.sps for record in records if record.sps is not None]
+    intervals = [record.sps_ci95 for record in records if record.sps_ci95 is not None]
+    if not rates:
+        return None
+    if len(intervals) == len(rates) == len(records):
+        # A low end cut at 0 makes an interval lopsided: the wider half is the true one.
+        half_widths = [
+            max(high - sps, sps - low) for sps, (low, high) in zip(rates, intervals, strict=True)
+        ]
+        half_width = math.hypot(*half_widths) * math.sqrt((1 + 1 / len(rates)) / (2 * len(rates)))
+    elif len(rates) >= MIN_REPLICATES:
+        half_width = (
+            student_t(len(rates) - 1) * statistics.stdev(rates) * math.sqrt(1 + 1 / len(rates))
+        )
+    else:
+        return None
+    mean = statistics.fmean(rates)
+    return max(0.0, mean - half_width), mean + half_width
+
+
+def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) -> ConfigSummary:
+    successes = [record for record in records if record.status == "success"]
+    clean = [record for record in successes if not record.contaminated]
+    counted = clean or successes
+    failures = [record for record in records if record.status in INFEASIBLE_STATUSES]
+    acceptable = _is_acceptable(counted, failures)
+    reason = _why_ineligible(counted, failures, acceptable)
+    return ConfigSummary(
+        config=config,
+        trial=(counted or records)[0].trial,
+        replicates=len(counted),
+        failures=len(failures),
+        status="success" if counted else records[-1].status,
+        contaminated=bool(successes) and not clean,
+        eligible=reason is None,
+        ineligible_reason=reason,
+        quality_acceptable=acceptable,
+        device_util=_mean(counted, "device_util"),
+        device_util_sd=_deviation(counted, "device_util"),
+        gpu_util=_mean(counted, "gpu_util"),
+        util_source=counted[0].util_source if counted else None,
+        peak_memory_gb=_mean(counted, "peak_memory_gb"),
+        # Known before a trial runs, so also for configs that never did.
+        predicted_memory_gb=_mean(counted or records, "predicted_memory_gb"),
+        memory_limit_gb=_mean(counted or records, "memory_limit_gb"),
+        mean_return=_mean(counted, "mean_return"),
+        mean_return_sd=_deviation(counted, "mean_return"),
+        entropy=_mean(counted, "entropy"),
+        gpu_score=_mean(counted, "gpu_score"),
+        quality_score=_mean(counted, "quality_score"),
+        quality_score_sd=_deviation(counted, "quality_score"),
+        sps_score=_mean(counted, "sps_score"),
+        final_score=_mean(counted, "final_score"),
+        final_score_sd=_deviation(counted, "final_score"),
+        sps=_mean(counted, "sps"),
+        sps_sd=_deviation(counted, "sps"),
+        sps_ci95=combine_intervals(counted),
+        end_to_end_sps=_mean(counted, "end_to_end_sps"),
+        compile_s=_mean([r for r in counted if not r.compile_cached], "compile_s"),
+        power_w=_mean(counted, "power_w"),
+        seconds_to_target=_mean(counted, "seconds_to_target"),
+        env_steps=counted[0].env_steps if counted else None,
+    )
+
+
+def _is_acceptable(counted: Sequence[TrialRecord], failures: Sequence[TrialRecord]) -> bool | None:
+    """Return the verdict of the strict majority of measurements that have one.
+
+    Each counts one seed. A replicate that diverged has a verdict too; a tie is not acceptable,
+    because a config that fails for every other seed cannot be trusted with a long training.
+    """
+    verdicts = [r.quality_acceptable for r in counted if r.quality_acceptable is not None]
+    if not verdicts:
+        return None
+    diverged = sum(record.status == "diverged" for record in failures)
+    return 2 * sum(verdicts) > len(verdicts) + diverged
+
+
+def _why_ineligible(
+    counted: Sequence[TrialRecord], failures: Sequence[TrialRecord], acceptable: bool | None
+) -> str | None:
+    """Return why the config may not become a profile, or `None` when it may."""
+    if not counted:
+        return "no measurement of it succeeded"
+    if len(failures) >= len(counted):
+        return f"it failed as often ({len(failures)}) as it succeeded ({len(counted)})"
+    if acceptable is None:
+        return "its learning quality was not measured"
+    if not acceptable:
+        return next(
+            (
+                r.quality_reason
+                for r in counted
+                if r.quality_acceptable is False and r.quality_reason
+            ),
+            "its learning is not acceptable",
+        )
+    if _mean(counted, "final_score") is None:
+        return "a component of its score was not measured"
+    return None
+
+
+def _values(records: Sequence[TrialRecord], name: str) -> list[float]:
+    return [value for record in records if (value := getattr(record, name)) is not None]
+
+
+def _mean(records: Sequence[TrialRecord], name: str) -> float | None:
+    values = _values(records, name)
+    return statistics.fmean(values) if values else None
+
+
+def _deviation(records: Sequence[TrialRecord], name: str) -> float | None:
+    values = _values(records, name)
+    return statistics.stdev(values) if len(values) >= 2 else None

@@ -1,0 +1,184 @@
+"""The bench on which trials run: one device, watched and locked, one trial at a time.
+
+It joins the trial process, the device's monitor and the lock; what is tried, and what becomes of
+the result, is decided elsewhere.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tuner.devices.base import Device
+from tuner.devices.monitor import GPUMonitor
+from tuner.errors import TunerError, UsageError
+from tuner.interrupts import Interrupts
+from tuner.isolation import Child, Launcher, run_trial
+from tuner.measurement import Measurement, measure, window_of
+from tuner.outcome import Diverged, Outcome
+from tuner.protocol import Event, FitRequest, ProbeRequest, RandomRequest, TrainRequest
+from tuner.space import HardwareConfig
+
+MUST_BE_FINITE = ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm")
+ANSWERS = {"probe": "probed", "random": "random", "fit": "fits"}
+
+Say = Callable[[str], None]
+"""Tells the user a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to measure: a config, under which numbers it is kept, and with what request."""
+
+    config: HardwareConfig
+    trial: int
+    replicate: int
+    request: TrainRequest
+
+    @property
+    def log_name(self) -> str:
+        """File name of the trial's log."""
+        suffix = f"-r{self.replicate}" if self.replicate else ""
+        return f"trial-{self.trial:04d}{suffix}.log"
+
+
+class Bench:
+    """Runs trials on one device. Use it as a context manager: it holds the device's lock."""
+
+    def __init__(
+        self,
+        device: Device,
+        launcher: Launcher,
+        interrupts: Interrupts,
+        *,
+        timeout_s: float,
+        say: Say,
+    ) -> None:
+        self.device = device
+        self.interrupts = interrupts
+        self._launcher = launcher
+        self._timeout_s = timeout_s
+        self._say = say
+        self._lock = FileLock(_lock_path(device))
+        self._asked: Child | None = None
+
+    def __enter__(self) -> "Bench":
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            self._say(f"waiting for {self.device.info().name}: another study is measuring on it")
+            self._wait_for_device()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_questions()
+        self._launcher.close()
+        self._lock.release()
+
+    def ask(self, request: ProbeRequest | RandomRequest | FitRequest) -> Event:
+        """Return the answer to a question about device, environment or memory.
+
+        Raises:
+            UsageError: the environment or one of its parameters is at fault.
+            TunerError: the question could not be answered.
+        """
+        if self._asked is None:
+            self._asked = self._launcher.take("calibration.log")
+        self._asked.send(request)
+        return self._answer(self._asked, ANSWERS[request.kind])
+
+    def measure(self, order: Order, *, on_block: Callable[[Event], Outcome | None]) -> Measurement:
+        """Run one trial to its end and return what was measured of it.
+
+        Args:
+            order: what to run.
+            on_block: sees every timed block; an outcome ends the trial with it.
+        """
+        self._end_questions()
+        child = self._launcher.take(order.log_name)
+        monitor = GPUMonitor(device=self.device)
+
+        def on_event(event: Event) -> Outcome | None:
+            if event.name == "compiled":
+                monitor.start_monitoring(child.pid)
+            if event.name == "measured":
+                monitor.stop_monitoring()
+                self._launcher.prepare()
+            if event.name != "block":
+                return None
+            return _divergence(event) or on_block(event)
+
+        try:
+            run = run_trial(
+                child,
+                order.request,
+                timeout_s=self._timeout_s,
+                interrupts=self.interrupts,
+                on_event=on_event,
+            )
+        finally:
+            monitor.stop_monitoring()
+        window = window_of(run)
+        return measure(
+            run,
+            config=order.config,
+            trial=order.trial,
+            replicate=order.replicate,
+            stats=None if window is None else monitor.get_stats(*window),
+            samples=monitor.samples,
+            is_gpu=self.device.info().kind == "gpu",
+        )
+
+    def _answer(self, child: Child, name: str) -> Event:
+        waited_s, step_s = 0.0, 0.5
+        while not child.has_ended and waited_s < self._timeout_s and self.interrupts.count < 2:
+            event = child.next_event(step_s)
+            if event is None:
+                waited_s += step_s
+            elif event.name == name:
+                return event
+            elif event.name == "rejected":
+                raise UsageError(event.data["text"])
+            elif event.name == "error":
+                raise TunerError(f"{event.data['type']} before the search: {event.data['text']}")
+        raise TunerError(
+            f"the child process must answer within --timeout ({self._timeout_s:g} s), but ended "
+            f"or was silent; its last words: {' '.join(child.log_tail(500).split())}"
+        )
+
+    def _end_questions(self) -> None:
+        """End the child that answered questions, so that a trial has the device to itself."""
+        if self._asked is not None:
+            self._asked.end(grace_s=0)
+            self._asked = None
+
+    def _wait_for_device(self) -> None:
+        while self.interrupts.count == 0:
+            try:
+                self._lock.acquire(timeout=0.5)
+            except Timeout:
+                continue
+            return
+        raise KeyboardInterrupt
+
+
+def _divergence(block: Event) -> Outcome | None:
+    """Return the divergence in a block: JSON carries what is not finite as null."""
+    metrics = block.data["metrics"]
+    lost = [name for name in MUST_BE_FINITE if name in metrics and metrics[name] is None]
+    if not lost:
+        return None
+    return Diverged(
+        f"{', '.join(lost)} stopped being finite within {block.data['env_steps']} env-steps; "
+        "lower --learning-rate if many configs do"
+    )
+
+
+def _lock_path(device: Device) -> Path:
+    """Return the lock file of a device, the same for every study and user folder of a machine."""
+    info = device.info()
+    identity = "".join(c if c.isalnum() else "-" for c in info.uuid or info.kind)
+    return Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{identity}.lock"

@@ -1,0 +1,227 @@
+"""What opens a study: chance, the budget, and the baseline that everything is compared with.
+
+The references that come out of it are stored on the study and never move; which components the
+score uses is decided here, once.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tuner.errors import UsageError
+from tuner.measurement import Measurement, last_quarter
+from tuner.outcome import Interrupted, PredictedOutOfMemory
+from tuner.protocol import FitRequest, RandomRequest
+from tuner.quality import QualityReferences
+from tuner.references import References, assess, judge
+from tuner.score import Weights, epsilon
+from tuner.session import Session
+from tuner.space import HardwareConfig
+from tuner.throughput import run_spread
+
+RANDOM_SEEDS = (0, 1, 2)
+BUDGET_BATCHES = 8
+"""Default env-steps of a trial, in batches of the largest config that fits."""
+MAX_DOUBLINGS = 2
+TARGET_SHARE = 0.9
+"""Share of a known optimum that `seconds_to_target` counts to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What random actions return, and what the child told of the environment."""
+
+    quality: QualityReferences
+    per_step_return: bool
+    obs_shape: tuple[int, ...]
+    num_actions: int
+
+
+def measure_chance(session: Session) -> Chance:
+    """Measure the uniformly random policy over three seeds.
+
+    Raises:
+        UsageError: no episode of the environment ends within its own limit.
+    """
+    workload = session.config.workload()
+    cache = str(session.config.compilation_cache().resolve())
+    answer = session.bench.ask(
+        RandomRequest(workload=workload, seeds=RANDOM_SEEDS, cache_dir=cache)
+    ).data
+    returns = [value for value in answer["returns"] if value is not None]
+    if len(returns) < len(RANDOM_SEEDS):
+        raise UsageError(
+            f"--env must be an environment whose episodes end, but got {workload.env}, none of "
+            "whose episodes ended under random actions"
+        )
+    quality = QualityReferences(
+        random_return=statistics.fmean(returns),
+        random_se=statistics.stdev(returns) / math.sqrt(len(returns)),
+        best_return=answer["best_return"],
+        max_entropy=math.log(answer["num_actions"]) if answer["num_actions"] > 1 else None,
+    )
+    return Chance(
+        quality, answer["per_step_return"], tuple(answer["obs_shape"]), answer["num_actions"]
+    )
+
+
+def budget_env_steps(session: Session) -> int:
+    """Return the env-steps of every trial: 8 × the largest batch of the space that fits."""
+    config = session.config
+    if config.env_steps is not None:
+        return config.env_steps
+    fitting = _first_that_fits(session, _one_for_each_batch(config.space().configs()))
+    if fitting is None:
+        # Every trial will be refused by the gate and say why; the budget does not matter then.
+        return BUDGET_BATCHES * min(c.batch_size for c in config.space().configs())
+    return BUDGET_BATCHES * fitting.batch_size
+
+
+def measure_baseline(
+    session: Session, chance: Chance, env_steps: int
+) -> tuple[References, list[Measurement]]:
+    """Measure the baseline's replicates and make the study's references from them.
+
+    Where the best return is unknown and the baseline does not stand out from chance, the budget is
+    doubled and the baseline measured again, at most twice and never when the user set it.
+
+    Raises:
+        UsageError: the baseline did not succeed; "try --baseline".
+        KeyboardInterrupt: the user stopped the calibration.
+    """
+    may_double = session.config.env_steps is None and chance.quality.best_return is None
+    baseline = _baseline_that_fits(session, env_steps)
+    for doubling in range(MAX_DOUBLINGS + 1):
+        measurements = [
+            _replicate(session, baseline, replicate, env_steps)
+            for replicate in range(session.config.baseline_replicates)
+        ]
+        quality = _with_baseline(chance.quality, measurements)
+        short = quality.best_return is None and not quality.baseline_learned
+        if not short or not may_double or doubling == MAX_DOUBLINGS:
+            break
+        env_steps *= 2
+        session.say(
+            f"the baseline does not stand out from chance: training for {env_steps:,} env-steps"
+        )
+    return _references(session, chance, quality, measurements, env_steps), measurements
+
+
+def _baseline_that_fits(session: Session, env_steps: int) -> HardwareConfig:
+    """Return the baseline, or the largest smaller config of the space that fits."""
+    wanted = session.config.baseline
+    if wanted is None:
+        raise ValueError("a config must be resolved before its baseline is measured")
+    configs = session.config.space().configs()
+    smaller = [c for c in configs if c.batch_size < wanted.batch_size]
+    fitting = _first_that_fits(session, [wanted, *_one_for_each_batch(smaller)])
+    if fitting is None:
+        raise UsageError(
+            f"the baseline must fit in memory, but got {wanted}, and no smaller config of the "
+            "space fits either; raise --memory-limit or try --baseline"
+        )
+    if fitting != wanted:
+        session.say(f"the baseline {wanted} does not fit in memory: using {fitting}")
+    return fitting
+
+
+def _one_for_each_batch(configs: Sequence[HardwareConfig]) -> list[HardwareConfig]:
+    """Return the config of each batch size that needs the most memory, largest batch first."""
+    chosen: dict[int, HardwareConfig] = {}
+    for config in sorted(configs, key=lambda c: (-c.batch_size, c.num_minibatches, c.num_epochs)):
+        chosen.setdefault(config.batch_size, config)
+    return list(chosen.values())
+
+
+def _first_that_fits(
+    session: Session, candidates: Sequence[HardwareConfig]
+) -> HardwareConfig | None:
+    config = session.config
+    answer = session.bench.ask(
+        FitRequest(
+            workload=config.workload(),
+            candidates=tuple(candidate.as_dict() for candidate in candidates),
+            cache_dir=str(config.compilation_cache().resolve()),
+            memory_limit_bytes=config.memory_limit,
+            reserve_bytes=config.reserve,
+        )
+    )
+    fitting = answer.data["hardware"]
+    return None if fitting is None else HardwareConfig(**fitting)
+
+
+def _replicate(
+    session: Session, baseline: HardwareConfig, replicate: int, env_steps: int
+) -> Measurement:
+    of = session.config.baseline_replicates
+    session.say(f"baseline {baseline}, measurement {replicate + 1} of {of}")
+    measurement = session.measure(baseline, trial=0, replicate=replicate, env_steps=env_steps)
+    if measurement.outcome.status == "success":
+        return measurement
+    if isinstance(measurement.outcome, Interrupted):
+        raise KeyboardInterrupt
+    if isinstance(measurement.outcome, PredictedOutOfMemory):
+        advice = "raise --memory-limit or try --baseline with fewer environments"
+    else:
+        advice = "try --baseline with another config, or another --learning-rate"
+    raise UsageError(
+        f"the baseline must train to its end, but {baseline} ended as "
+        f"{measurement.outcome.status}: {measurement.outcome.reason}; {advice}"
+    )
+
+
+def _with_baseline(
+    quality: QualityReferences, measurements: Sequence[Measurement]
+) -> QualityReferences:
+    returns = [m.evaluation.mean_return for m in measurements if m.evaluation is not None]
+    if len(returns) < len(measurements):
+        return quality
+    error = statistics.stdev(returns) / len(returns) ** 0.5
+    return replace(quality, baseline_return=statistics.fmean(returns), baseline_se=error)
+
+
+def _references(
+    session: Session,
+    chance: Chance,
+    quality: QualityReferences,
+    measurements: Sequence[Measurement],
+    env_steps: int,
+) -> References:
+    verdicts = [assess(m, quality).get_diagnostics() for m in measurements]
+    for verdict in verdicts:
+        if verdict["diagnosis"] == "diverged":
+            raise UsageError(
+                f"the baseline must learn without diverging, but got: {verdict['reason']} try "
+                "--baseline with another config, or another --learning-rate"
+            )
+    unmeasured = next((v["reason"] for v in verdicts if v["quality_score"] is None), None)
+    components = []
+    if all(m.record.device_util is not None for m in measurements):
+        components.append("gpu")
+    if unmeasured is None:
+        components.append("quality")
+    components.append("sps")
+    throughputs = [m.throughput for m in measurements if m.throughput is not None]
+    references = References(
+        quality=quality,
+        quality_reason=None if unmeasured is None else f"too little data: {unmeasured}",
+        components=tuple(components),
+        weights=Weights(*session.config.weights),
+        sps=statistics.fmean(throughput.sps for throughput in throughputs),
+        spread=run_spread(throughputs),
+        epsilon=None,
+        target_return=_target_return(chance, measurements),
+        env_steps=env_steps,
+    )
+    scores = [judge(m, references).final_score for m in measurements]
+    return replace(references, epsilon=epsilon([[s for s in scores if s is not None]]))
+
+
+def _target_return(chance: Chance, measurements: Sequence[Measurement]) -> float | None:
+    """Return 90 % of a known optimum per step, else what the baseline's training ended at."""
+    best = chance.quality.best_return
+    if chance.per_step_return and best is not None:
+        return TARGET_SHARE * best
+    tails = [v for m in measurements for v in last_quarter(m.curve, "mean_return")]
+    return statistics.median(tails) if tails else None

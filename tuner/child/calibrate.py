@@ -1,0 +1,54 @@
+"""The questions that open a study: what is the device, what does chance return, what fits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from tuner.child.compiles import CompileCounter
+from tuner.child.evaluation import evaluate_random
+from tuner.child.facts import device_facts, environment_facts, versions
+from tuner.child.memory import limit_bytes
+from tuner.child.program import build, compile_training
+from tuner.protocol import FitRequest, RandomRequest
+
+Emit = Callable[..., None]
+
+SMALLEST = {"num_envs": 1, "num_steps": 1, "num_minibatches": 1, "num_epochs": 1}
+"""Hardware numbers for questions whose answer does not depend on them."""
+
+MARGIN = 1.1
+"""Memory grows about with the batch; a smaller batch is compiled once it may just fit."""
+
+
+def probe(emit: Emit) -> None:
+    """Say what the device is and which versions run."""
+    emit("probed", **device_facts(jax.devices()[0]), versions=versions())
+
+
+def random_policy(request: RandomRequest, emit: Emit) -> None:
+    """Evaluate the uniformly random policy, once for each seed."""
+    built = build(request.workload, SMALLEST)
+    returns = [evaluate_random(built, seed) for seed in request.seeds]
+    emit("random", returns=returns, **environment_facts(built))
+
+
+def largest_fit(request: FitRequest, emit: Emit) -> None:
+    """Find the first candidate whose program fits; candidates come largest batch first."""
+    device = jax.devices()[0]
+    counter = CompileCounter()
+    limit = limit_bytes(device, request.memory_limit_bytes, request.reserve_bytes)
+    tried: list[dict[str, Any]] = []
+    skip_above: float | None = None
+    for hardware in request.candidates:
+        batch = hardware["num_envs"] * hardware["num_steps"]
+        if skip_above is not None and batch > skip_above:
+            continue
+        program = compile_training(build(request.workload, hardware), counter, device.platform)
+        tried.append({"hardware": hardware, "predicted_bytes": program.predicted_bytes})
+        predicted = program.predicted_bytes
+        if limit is None or predicted is None or predicted <= limit:
+            emit("fits", hardware=hardware, limit_bytes=limit, tried=tried)
+            return
+        skip_above = batch * limit / predicted * MARGIN
+    emit("fits", hardware=None, limit_bytes=limit, tried=tried)

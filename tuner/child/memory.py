@@ -1,0 +1,123 @@
+"""Memory of a trial: what the compiled program will take, what there is, what it took.
+
+On a GPU the allocator of jax keeps these figures. On a CPU there is no allocator to ask, so the
+limit is what the host has left and the peak is the growth of the resident set since the program
+was compiled, read from /proc (Linux).
+"""
+
+import ctypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import psutil
+
+GATE = 0.95
+"""Share of the free memory that a trial may be predicted to take."""
+
+
+def predicted_bytes(compiled: Any, platform: str) -> int | None:
+    """Return the device memory that a compiled program takes with its arguments and results.
+
+    `argument + output + temp − alias` of `memory_analysis()`. On the CPU `peak_memory_in_bytes`
+    leaves temporaries out; elsewhere the larger of the two is taken.
+    """
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    total = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+    if platform == "cpu":
+        return int(total)
+    return int(max(total, getattr(analysis, "peak_memory_in_bytes", 0)))
+
+
+def limit_bytes(device: jax.Device, lowered_to: int | None, reserve: int) -> int | None:
+    """Return what the gate allows, or None where nothing tells how much there is.
+
+    0.95 × what the allocator may still hand out (GPU) or what the host has free within the limit
+    of its control group (CPU), less `reserve`; at most `lowered_to`.
+    """
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    free: int | None
+    if device.platform == "cpu":
+        free = _host_free_bytes()
+    elif stats and "bytes_limit" in stats:
+        free = int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    else:
+        free = None
+    limit = None if free is None else max(0, int(GATE * free) - reserve)
+    if lowered_to is not None:
+        return lowered_to if limit is None else min(limit, lowered_to)
+    return limit
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The peak of a trial in bytes and where it was read; `bytes` is None with the reason."""
+
+    bytes: int | None
+    source: str
+
+
+class PeakMemory:
+    """Measures the peak from its making on; make it after compiling, before allocating."""
+
+    def __init__(self, device: jax.Device) -> None:
+        self._device = device
+        self._resident_before = _reset_resident_peak() if device.platform == "cpu" else None
+
+    def read(self) -> Peak:
+        """Return the peak so far."""
+        if self._device.platform == "cpu":
+            peak = _status_bytes("VmHWM")
+            if peak is None or self._resident_before is None:
+                return Peak(None, "this system does not tell the resident peak")
+            return Peak(max(0, peak - self._resident_before), "resident growth")
+        stats = self._device.memory_stats()
+        if stats and "peak_bytes_in_use" in stats:
+            return Peak(int(stats["peak_bytes_in_use"]), "allocator")
+        return Peak(None, "the allocator does not tell its peak")
+
+
+def _reset_resident_peak() -> int | None:
+    """Set the resident peak to the present resident size and return that, in bytes."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # the compiler's freed memory would hide growth
+        Path("/proc/self/clear_refs").write_text("5")
+    except (AttributeError, OSError):
+        return None
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _host_free_bytes() -> int:
+    free = int(psutil.virtual_memory().available)
+    for limit_file, used_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            limit, used = Path(limit_file).read_text().strip(), Path(used_file).read_text()
+        except OSError:
+            continue
+        if limit != "max":
+            free = min(free, int(limit) - int(used))
+    return free

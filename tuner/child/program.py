@@ -1,0 +1,123 @@
+"""The compiled parts of a trial: a block of updates, and the evaluation of a policy.
+
+A block runs a *traced* number of PPO updates and reduces their metrics inside the program, so
+that one compilation serves the warm-up and blocks of every length, and the host is asked for once
+a block, not once an update.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Environment
+from envs.registry import make
+from tuner.child.compiles import CompileCounter
+from tuner.child.memory import predicted_bytes
+from tuner.ppo.train import PPO, make_ppo
+from tuner.ppo.types import Hyperparams, Metrics, PPOConfig
+from tuner.protocol import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An environment, its parameters, and the PPO that trains on it."""
+
+    env: Environment
+    env_params: Any
+    ppo: PPO
+    hyperparams: Hyperparams
+
+    def init(self, key: jax.Array) -> Any:
+        """Return a fresh carry."""
+        return self.ppo.init_fn(key, self.hyperparams, self.env_params)
+
+
+def build(workload: Workload, hardware: dict[str, int], lr_factor: float = 1.0) -> Built:
+    """Make the environment and the PPO of a request; EnvError if the environment is at fault."""
+    env, env_params = make(workload.env, workload.env_params)
+    config = PPOConfig(
+        **hardware,
+        network=workload.network,
+        activation=workload.activation,
+        dtype=workload.dtype,
+        microbatch=workload.microbatch,
+    )
+    scalars = dict(workload.hyperparams)
+    scalars["learning_rate"] *= lr_factor
+    return Built(env, env_params, make_ppo(config, env), Hyperparams(**scalars))
+
+
+def block_fn(update_fn: Callable[[Any], tuple[Any, Metrics]]) -> Callable[..., tuple[Any, Metrics]]:
+    """Return `block(carry, num_updates) -> (carry, sums)`; `num_updates` is a traced int32.
+
+    `sums` holds the sum of every metric over the updates, `updates`, and, as returns exist only
+    where episodes ended, the sum of the returns that exist with their number `return_updates`.
+    """
+
+    def block(carry: Any, num_updates: jax.Array) -> tuple[Any, Metrics]:
+        def body(_: jax.Array, loop: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+            carry, sums = loop
+            carry, metrics = update_fn(carry)
+            known = ~jnp.isnan(metrics["mean_return"])
+            metrics = metrics | {
+                "mean_return": jnp.where(known, metrics["mean_return"], 0.0),
+                "return_updates": known.astype(jnp.float32),
+                "updates": jnp.float32(1),
+            }
+            return carry, {name: sums[name] + value for name, value in metrics.items()}
+
+        metrics = jax.eval_shape(update_fn, carry)[1]
+        zeros = dict.fromkeys((*metrics, "return_updates", "updates"), jnp.float32(0))
+        result: tuple[Any, Metrics] = jax.lax.fori_loop(0, num_updates, body, (carry, zeros))
+        return result
+
+    return block
+
+
+def block_means(sums: Metrics) -> dict[str, float | None]:
+    """Return a block's mean metrics; `mean_return` is None when no episode ended in it."""
+    values = {name: float(value) for name, value in jax.device_get(sums).items()}
+    updates, known = values.pop("updates"), values.pop("return_updates")
+    returns = values.pop("mean_return")
+    means: dict[str, float | None] = {name: value / updates for name, value in values.items()}
+    return {"mean_return": returns / known if known else None} | means
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The compiled training, with what compiling it took and what running it will take.
+
+    `init(key)` makes a carry, `run(carry, num_updates)` is a block; `predicted_bytes` is its.
+    """
+
+    init: Callable[[jax.Array], Any]
+    run: Callable[[Any, jax.Array], tuple[Any, Metrics]]
+    lower_s: float
+    compile_s: float
+    cached: bool
+    predicted_bytes: int | None
+
+
+def compile_training(built: Built, counter: CompileCounter, platform: str) -> Program:
+    """Compile both programs from shapes alone: nothing is allocated on the device."""
+    started = time.monotonic()
+    key = jax.eval_shape(jax.random.key, 0)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    lowered_init = jax.jit(built.init).lower(key)
+    block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
+    lowered = block.lower(lowered_init.out_info, count)
+    lowered_at, hits = time.monotonic(), counter.cache_hits
+    compiled = lowered.compile()
+    cached = counter.cache_hits > hits
+    return Program(
+        init=lowered_init.compile(),
+        run=compiled,
+        lower_s=lowered_at - started,
+        compile_s=time.monotonic() - lowered_at,
+        cached=cached,
+        predicted_bytes=predicted_bytes(compiled, platform),
+    )

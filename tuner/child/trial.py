@@ -1,0 +1,171 @@
+"""One trial, inside its process: compile, gate, warm up, train in timed blocks, evaluate.
+
+The order is the point. Memory is judged before anything is allocated; the warm-up runs on a state
+that is thrown away, so that the whole budget lies inside the measuring window; the peak is read
+before the evaluation can add to it; and the policy that is evaluated has trained for exactly the
+budget, even where further blocks were timed.
+"""
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tuner.child import faults
+from tuner.child.compiles import CompileCounter
+from tuner.child.evaluation import evaluate_policy
+from tuner.child.facts import device_facts, environment_facts
+from tuner.child.memory import PeakMemory, limit_bytes
+from tuner.child.program import Built, Program, block_means, build, compile_training
+from tuner.protocol import TrainRequest
+from tuner.throughput import Block, is_wide, measure_throughput
+
+Emit = Callable[..., None]
+
+MAX_BLOCKS = 32
+"""Timed blocks of a budget at most; a multiple of four, so that blocks end at ¼, ½ and ¾."""
+
+MAX_EXTRA = 1.0
+"""Blocks that only narrow the interval take at most this share of the budget's own time."""
+
+
+def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
+    """Run one trial and send its events; see `tuner.protocol`."""
+    counter = CompileCounter()
+    device = jax.devices()[0]
+    built = build(request.workload, request.hardware, faults.learning_rate_factor(request.fault))
+    emit("started", **device_facts(device), **environment_facts(built))
+    program = compile_training(built, counter, device.platform)
+    limit = limit_bytes(device, request.memory_limit_bytes, request.reserve_bytes)
+    emit(
+        "compiled",
+        lower_s=program.lower_s,
+        compile_s=program.compile_s,
+        cached=program.cached,
+        predicted_bytes=program.predicted_bytes,
+        limit_bytes=limit,
+    )
+    gate_is_off = faults.before_allocating(request.fault)
+    predicted = program.predicted_bytes
+    if not gate_is_off and predicted is not None and limit is not None and predicted > limit:
+        emit("refused", predicted_bytes=predicted, limit_bytes=limit)
+        return
+    _train_and_evaluate(request, built, program, counter, emit, stop)
+
+
+def block_lengths(updates: int) -> list[int]:
+    """Split a number of updates into at most `MAX_BLOCKS` blocks of nearly equal length."""
+    blocks = min(updates, MAX_BLOCKS)
+    edges = [updates * block // blocks for block in range(blocks + 1)]
+    return [end - start for start, end in itertools.pairwise(edges)]
+
+
+def _train_and_evaluate(
+    request: TrainRequest,
+    built: Built,
+    program: Program,
+    counter: CompileCounter,
+    emit: Emit,
+    stop: threading.Event,
+) -> None:
+    peak = PeakMemory(jax.devices()[0])
+    key = jax.random.key(request.seed)
+    started = time.monotonic()
+    _sync(program.run(program.init(key), jnp.int32(1)))
+    carry = _sync(program.init(key))
+    initial_params = jax.tree.map(jnp.copy, carry.params)
+    batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
+    lengths = block_lengths(math.ceil(request.env_steps / batch_size))
+    counts = {length: jnp.int32(length) for length in set(lengths)}
+    compiles = counter.compiles
+    emit("warm", seconds=time.monotonic() - started)
+
+    window = _Window(program, batch_size, emit, stop, request.fault)
+    for index, length in enumerate(lengths):
+        carry = window.block(carry, counts[length], length, last=index == len(lengths) - 1)
+        if stop.is_set():
+            emit("done", stopped=True)
+            return
+    trained_params = jax.tree.map(jnp.copy, carry.params)
+    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
+    reading = peak.read()
+    emit(
+        "measured",
+        peak_bytes=reading.bytes,
+        memory_source=reading.source,
+        recompiles=counter.compiles - compiles,
+        env_steps=batch_size * sum(lengths),
+    )
+    changed = any(
+        bool(jnp.any(before != after))
+        for before, after in zip(
+            jax.tree.leaves(initial_params), jax.tree.leaves(trained_params), strict=True
+        )
+    )
+    del carry
+    returns = evaluate_policy(built, trained_params)
+    emit("done", stopped=False, params_changed=changed, **returns)
+
+
+class _Window:
+    """The measuring window: runs blocks, times each to its very end, and reports them."""
+
+    def __init__(
+        self,
+        program: Program,
+        batch_size: int,
+        emit: Emit,
+        stop: threading.Event,
+        fault: str | None,
+    ) -> None:
+        self._program = program
+        self._batch_size = batch_size
+        self._emit = emit
+        self._stop = stop
+        self._fault = fault
+        self._env_steps = 0
+        self._blocks: list[Block] = []
+
+    def block(
+        self, carry: Any, count: jax.Array, length: int, *, last: bool, learning: bool = True
+    ) -> Any:
+        """Run one block of `length` updates and send what it was."""
+        started = time.perf_counter()
+        carry, sums = _sync(self._program.run(carry, count))
+        seconds = time.perf_counter() - started
+        env_steps = length * self._batch_size
+        self._env_steps += env_steps
+        self._blocks.append((env_steps, seconds))
+        self._emit(
+            "block",
+            block=len(self._blocks) - 1,
+            env_steps=self._env_steps,
+            block_env_steps=env_steps,
+            seconds=seconds,
+            metrics=block_means(sums),
+            learning=learning,
+            last=last,
+        )
+        faults.after_block(self._fault, len(self._blocks) - 1)
+        return carry
+
+    def narrow(self, carry: Any, count: jax.Array, length: int) -> Any:
+        """Time further blocks until the interval of the throughput is narrow, or time is up."""
+        spent = sum(seconds for _, seconds in self._blocks)
+        deadline = time.perf_counter() + MAX_EXTRA * spent
+        while (
+            is_wide(measure_throughput(self._blocks))
+            and time.perf_counter() < deadline
+            and not self._stop.is_set()
+        ):
+            carry = self.block(carry, count, length, last=True, learning=False)
+        return carry
+
+
+def _sync(tree: Any) -> Any:
+    return jax.block_until_ready(tree)

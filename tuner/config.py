@@ -1,0 +1,249 @@
+"""Everything that a study can be told, by file or by flag: typed, validated, frozen.
+
+The settings are one flat record, because a key of `study.yaml`, a flag and a field are the same
+name; its parts are the base classes, so that code can ask for no more than the part it needs.
+`tuner.cli` makes its flags from these fields: a setting is declared here and nowhere else.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tuner import parse
+from tuner.errors import UsageError
+from tuner.protocol import Workload
+from tuner.space import (
+    CPU_BASELINE,
+    CPU_SPACE,
+    DIMENSIONS,
+    GPU_BASELINE,
+    GPU_SPACE,
+    HardwareConfig,
+    SearchSpace,
+)
+
+Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
+Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
+Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class WorkloadSettings(_Part):
+    """What is trained: the part of a study that must stay the same when it is resumed."""
+
+    env: str = Field("stress", description="stress, or gymnax:NAME such as gymnax:CartPole-v1")
+    env_params: Annotated[
+        dict[str, str | int | float | bool], BeforeValidator(parse.env_params)
+    ] = Field(default={}, description="key=value for the environment (repeatable)")
+    learning_rate: float = Field(3e-4, ge=0, allow_inf_nan=False, description="Adam's step size")
+    lr_scaling: Literal["none", "sqrt"] = Field(
+        "none", description="sqrt: learning rate × √(minibatch / the baseline's minibatch)"
+    )
+    gamma: Fraction = Field(0.99, description="discount")
+    gae_lambda: Fraction = Field(0.95, description="λ of the generalised advantage estimate")
+    clip_eps: Positive = Field(0.2, description="range of PPO's clipped ratio")
+    ent_coef: float = Field(0.01, allow_inf_nan=False, description="weight of the entropy bonus")
+    vf_coef: Positive = Field(0.5, description="weight of the value loss")
+    max_grad_norm: Positive = Field(0.5, description="clip of the gradient's global norm")
+    network: Sizes = Field(None, description="hidden layer sizes, as 256,256")
+    activation: Literal["tanh", "relu"] = Field("tanh", description="of the hidden layers")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="type to compute in")
+    microbatch: int | None = Field(
+        None, gt=0, description="rows whose gradient is computed at once; saves memory"
+    )
+
+
+class SpaceSettings(_Part):
+    """The configs to choose from, and the one to compare with."""
+
+    num_envs: Choices = Field(None, description="choices, as 512,1024")
+    num_steps: Choices = Field(None, description="choices, as 128,256")
+    num_minibatches: Choices = Field(None, description="choices, as 4,8")
+    num_epochs: Choices = Field(None, description="choices, as 4,8")
+    baseline: Annotated[HardwareConfig | None, BeforeValidator(parse.hardware)] = Field(
+        None, description="what you run today, as 2048,128,8,4"
+    )
+    baseline_replicates: int = Field(3, ge=3, le=20, description="times the baseline is measured")
+
+
+class StopSettings(_Part):
+    """When a study, and when one of its trials, ends."""
+
+    trials: int | None = Field(None, ge=1, description="at most so many trials [the whole space]")
+    budget: Seconds | None = Field(None, description="wall-clock of this command, as 45m")
+    timeout: Seconds = Field(300.0, description="of one trial, from request to evaluation")
+    patience: int = Field(15, ge=1, description="end after so many trials without a gain")
+    min_gain: float | None = Field(None, ge=0, description="what counts as a gain of the score")
+    min_trials: int = Field(20, ge=1, description="patience never ends a study before so many")
+
+
+class MeasureSettings(_Part):
+    """How a trial is measured, how configs are sampled and how they are scored."""
+
+    env_steps: int | None = Field(
+        None, ge=1, description="every trial trains for so many [8 × the largest batch]"
+    )
+    sampler: Literal["auto", "tpe", "gp", "grid", "random"] = Field(
+        "auto", description="how configs are proposed; gp needs the extra of that name"
+    )
+    pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
+    weights: Annotated[tuple[float, float, float], BeforeValidator(parse.weights)] = Field(
+        (0.4, 0.4, 0.2), description="of utilisation, quality and throughput in the score"
+    )
+    min_feasible: int = Field(
+        3, ge=1, description="fewest feasible configs to export profiles from"
+    )
+    memory_limit: Bytes | None = Field(None, description="lower the memory gate to this, as 2GB")
+    reserve: Bytes = Field(0, description="memory to leave for what else will run, as 4GB")
+
+
+class PlaceSettings(_Part):
+    """Where things are kept."""
+
+    storage: str | None = Field(None, description="database URL [SQLite in runs/NAME/study.db]")
+    runs_dir: Path = Field(Path("runs"), description="folder of all studies")
+    cache_dir: Path | None = Field(None, description="of compiled programs [runs/.cache/xla]")
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a study."""
+        return self.runs_dir / name
+
+    def compilation_cache(self) -> Path:
+        """Return the folder of compiled programs, shared by all studies of a runs folder."""
+        return self.cache_dir or self.runs_dir / ".cache" / "xla"
+
+
+class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings, PlaceSettings):
+    """All settings of a study. `resolved` fills in what depends on the device."""
+
+    def resolved(self, device_kind: str) -> "StudyConfig":
+        """Return this config with the defaults of a `gpu` or a `cpu` filled in."""
+        on_gpu = device_kind == "gpu"
+        space = GPU_SPACE if on_gpu else CPU_SPACE
+        filled: dict[str, Any] = {
+            name: getattr(self, name) or choices for name, choices in space.choices().items()
+        }
+        filled["baseline"] = self.baseline or (GPU_BASELINE if on_gpu else CPU_BASELINE)
+        filled["network"] = self.network or ((256, 256) if on_gpu else (64, 64))
+        if self.env == "stress":
+            filled["env_params"] = {"obs_dim": 128 if on_gpu else 32, **self.env_params}
+        return self.model_copy(update=filled)
+
+    def space(self) -> SearchSpace:
+        """Return the space of a resolved config."""
+        choices = {name: getattr(self, name) for name in DIMENSIONS}
+        if any(value is None for value in choices.values()):
+            raise ValueError("a config must be resolved before its space is known")
+        return SearchSpace(**choices)
+
+    def workload(self) -> Workload:
+        """Return what a child needs to know of a resolved config."""
+        if self.network is None:
+            raise ValueError("a config must be resolved before its workload is known")
+        return Workload(
+            env=self.env,
+            env_params=self.env_params,
+            network=self.network,
+            activation=self.activation,
+            dtype=self.dtype,
+            microbatch=self.microbatch,
+            hyperparams={name: getattr(self, name) for name in HYPERPARAMS},
+        )
+
+    def learning_rate_for(self, config: HardwareConfig) -> float:
+        """Return the learning rate that a config trains with, after `lr_scaling`."""
+        if self.lr_scaling == "none" or self.baseline is None:
+            return self.learning_rate
+        ratio = config.minibatch_size / self.baseline.minibatch_size
+        return float(self.learning_rate * ratio**0.5)
+
+    def as_yaml(self) -> str:
+        """Return the settings as the text of a `study.yaml`, without a storage password."""
+        data = self.model_dump(mode="json")
+        if self.baseline is not None:
+            data["baseline"] = list(self.baseline.as_dict().values())
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+HYPERPARAMS = (
+    "learning_rate",
+    "gamma",
+    "gae_lambda",
+    "clip_eps",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+)
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting: `num_envs` is `--num-envs`."""
+    if name == "env_params":
+        return "--env-param"
+    return "--" + name.replace("_", "-")
+
+
+def load_config(path: Path | None, flags: Mapping[str, object]) -> StudyConfig:
+    """Return the config of a settings file with flags on top; flags win.
+
+    Args:
+        path: a YAML file whose keys are the fields of `StudyConfig`, or None.
+        flags: settings given on the command line; None means not given.
+
+    Raises:
+        UsageError: the file or a value is wrong; the message names the key or the flag.
+    """
+    data: dict[str, object] = {} if path is None else _read_settings(path)
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    in_file = data.get("env_params")
+    if "env_params" in given and isinstance(in_file, dict):
+        given["env_params"] = {**in_file, **parse.env_params(given["env_params"])}
+    try:
+        return StudyConfig.model_validate({**data, **given})
+    except ValidationError as error:
+        raise UsageError(_explain(error, path, given)) from None
+
+
+def _read_settings(path: Path) -> dict[str, object]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--config must be a file that can be read, but got {path}: {error}"
+        ) from None
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"--config must be valid YAML, but got {path}: {text}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        kind = type(data).__name__
+        raise UsageError(f"{path} must hold keys and values such as `trials: 40`, but got a {kind}")
+    return {str(key): value for key, value in data.items()}
+
+
+def _explain(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
+    """Return one line for the first thing that pydantic found wrong."""
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0])
+    place = flag(key) if key in given else f"{path}: {key}"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, StudyConfig.model_fields, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "see `tuner start --help`"
+        return f"{path}: a key must be the name of a setting, but got {key!r}; {remedy}"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    message = message.replace("be a valid integer", "be an integer").replace("be a valid", "be a")
+    message = message.partition(", unable")[0]
+    got = given[key] if key in given else first["input"]
+    return f"{place} {message}, but got {got!r}"

@@ -1,0 +1,177 @@
+"""The end of a study: each config that would become a profile is measured once more, then exported.
+
+The winner of a search is partly lucky. A fresh process with another seed tells how much, and what a
+profile expects is the mean over both.
+"""
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.profile_files import Profile, write
+from storage.records import TrialRecord
+from storage.studies import study_facts
+from tuner.aggregate import ConfigSummary, summarise
+from tuner.errors import ExportRefused
+from tuner.objective import describe
+from tuner.profiles import Choice, ProfileContext, choose, document
+from tuner.references import References
+from tuner.score import epsilon
+from tuner.session import Session
+from tuner.stopping import expected_trial_s
+
+ENOUGH_REPLICATES = 3
+MAX_ROUNDS = 5
+"""A measurement can move the choice to another config; after so many moves it is left there."""
+
+
+def choose_from(
+    records: Sequence[TrialRecord], references: References, *, min_feasible: int
+) -> dict[str, Choice]:
+    """Choose the profiles' configs from a study's measurements.
+
+    Raises:
+        ExportRefused: quality was not measured, or too few configs are feasible or acceptable.
+    """
+    summaries = summarise(records)
+    baseline = next((s for s in summaries if s.trial == 0), None)
+    if baseline is None:
+        raise ExportRefused("profiles must be compared with a baseline, but got none; resume first")
+    deviation = baseline.quality_score_sd
+    return choose(
+        summaries,
+        components=references.components,
+        epsilon=tie_width(records) or references.epsilon,
+        baseline=baseline,
+        util_is_gpu=any(record.gpu_util is not None for record in records),
+        quality_tie=None if deviation is None else 2 * deviation,
+        min_feasible=min_feasible,
+    )
+
+
+def tie_width(records: Sequence[TrialRecord]) -> float | None:
+    """Return ε from all replicated configs of a study."""
+    scores: dict[tuple[int, ...], list[float]] = {}
+    for r in records:
+        if r.final_score is not None and not r.contaminated:
+            config = (r.num_envs, r.num_steps, r.num_minibatches, r.num_epochs)
+            scores.setdefault(config, []).append(r.final_score)
+    return epsilon(scores.values())
+
+
+def confirm(session: Session) -> list[str]:
+    """Measure each chosen config once more, until every chosen one has been; return reservations.
+
+    Ends early, saying so, when the budget or the user's patience does.
+    """
+    for _ in range(MAX_ROUNDS):
+        pending = _unconfirmed(session)
+        if not pending:
+            return []
+        for summary in pending:
+            left = session.time_left_s()
+            if session.bench.interrupts.count:
+                return ["not measured again: the study was interrupted"]
+            if left is not None and left < expected_trial_s(session.records()):
+                return ["not measured again: the budget was spent"]
+            _measure_again(session, summary)
+    return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]
+
+
+def export(session: Session, directory: Path, *, reservations: Sequence[str] = ()) -> list[Path]:
+    """Write the three profiles and return their files.
+
+    Raises:
+        ExportRefused: see `choose_from`.
+        OSError: the folder cannot be written.
+    """
+    choices = _choices(session)
+    context = _context(session)
+    paths = []
+    for choice in choices.values():
+        data = document(choice, context=context)
+        notes = [data["notes"], *reservations]
+        data["notes"] = "; ".join(note for note in notes if note) or None
+        paths.append(write(directory, Profile(**data)))
+    return paths
+
+
+def workload_facts(session: Session) -> dict[str, Any]:
+    """Return what a profile says of its workload, with a hash that leaves the seed out."""
+    config = session.config
+    workload = config.workload()
+    environment = study_facts(session.study).get("environment", {})
+    facts: dict[str, Any] = {
+        "env": workload.env,
+        "env_params": dict(workload.env_params),
+        "trainer": None,
+        "data": None,
+        "ppo": dict(workload.hyperparams),
+        "network": list(workload.network),
+        "activation": workload.activation,
+        "dtype": workload.dtype,
+        "microbatch": workload.microbatch,
+        **environment,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return facts | {"hash": digest[:16]}
+
+
+def _choices(session: Session) -> dict[str, Choice]:
+    if session.references is None:
+        raise ExportRefused("profiles must have a calibrated study, but got none; resume it first")
+    return choose_from(
+        session.records(), session.references, min_feasible=session.config.min_feasible
+    )
+
+
+def _unconfirmed(session: Session) -> list[ConfigSummary]:
+    attempts: dict[int, int] = {}
+    for record in session.records():
+        attempts[record.trial] = attempts.get(record.trial, 0) + 1
+    chosen = {c.summary.config: c.summary for c in _choices(session).values()}
+    return [
+        s
+        for s in chosen.values()
+        if s.replicates < ENOUGH_REPLICATES and attempts.get(s.trial, 0) < 2
+    ]
+
+
+def _measure_again(session: Session, summary: ConfigSummary) -> None:
+    if session.references is None:
+        raise ValueError("a study must be calibrated before configs are measured again")
+    replicate = 1 + max(r.replicate for r in session.records() if r.trial == summary.trial)
+    session.say(f"finalist {summary.config}, measured once more")
+    measurement = session.measure(
+        summary.config,
+        trial=summary.trial,
+        replicate=replicate,
+        env_steps=session.references.env_steps,
+    )
+    session.say(describe(session.keep(measurement)))
+
+
+def _context(session: Session) -> ProfileContext:
+    config, facts = session.config, study_facts(session.study)
+    records = session.records()
+    if config.baseline is None:
+        raise ValueError("a config must be resolved before profiles are written")
+    return ProfileContext(
+        hardware=facts["hardware"],
+        versions=facts["versions"],
+        workload=workload_facts(session),
+        measured={
+            "study": session.study.study_name,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "trials": len([r for r in records if r.replicate == 0]),
+        },
+        device=facts["hardware"]["kind"],
+        learning_rate=config.learning_rate,
+        baseline=config.baseline,
+        lr_scaling=config.lr_scaling,
+        util_source=next((r.util_source for r in records if r.util_source), None),
+        mem_fraction=facts["hardware"].get("mem_fraction"),
+    )

@@ -1,0 +1,172 @@
+"""One trial, start to finish: suggest, run, judge, record, tell Optuna.
+
+What Optuna is told of each outcome decides what its samplers learn. Neither TPE nor GP sees FAIL;
+TPE learns from PRUNED, GP only from COMPLETE. So a config that cannot work is PRUNED with a
+constraint under TPE and COMPLETE with the worst score seen under GP, and FAIL is kept for faults
+that are not the config's: a first crash, an interruption. Those are tried again.
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+
+import optuna
+
+from storage.records import TrialRecord
+from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS
+from tuner.outcome import Interrupted, Outcome, Pruned
+from tuner.protocol import Event
+from tuner.search.sampler import config_of, distributions
+from tuner.session import Session
+from tuner.space import HardwareConfig
+from tuner.stopping import finalists_reserve_s
+
+MILESTONES = (0.25, 0.5, 0.75)
+"""Shares of the budget at which the training return goes to the pruner."""
+
+RETRY_ATTR = "retry"
+"""User attribute of a trial that tries a crashed config once more."""
+
+
+class TrialFailed(Exception):
+    """Tells Optuna FAIL: the fault is not the config's."""
+
+
+class Objective:
+    """What `study.optimize` calls: measures a config and returns its score."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reserve_s = 0.0
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Run one trial.
+
+        Raises:
+            optuna.TrialPruned: the config is infeasible, or the pruner stopped it.
+            TrialFailed: it crashed for the first time, or was interrupted; it is queued again.
+        """
+        session, references = self._session, self._session.references
+        if references is None:
+            raise ValueError("a study must be calibrated before its trials run")
+        for name, distribution in distributions(session.config.space()).items():
+            trial.suggest_categorical(name, distribution.choices)
+        config = config_of(trial.params)
+        if config is None:
+            raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
+        session.say(f"trial {trial.number}: {config}")
+        self._reserve_s = finalists_reserve_s(session.records())
+        milestones = Milestones(trial, references.env_steps)
+        measurement = session.measure(
+            config,
+            trial=trial.number,
+            replicate=0,
+            env_steps=references.env_steps,
+            on_block=lambda block: self._out_of_budget() or milestones.see(block),
+        )
+        record = session.keep(measurement)
+        session.say(describe(record))
+        return self._tell(trial, config, record)
+
+    def _out_of_budget(self) -> Outcome | None:
+        left = self._session.time_left_s()
+        if left is None or left > self._reserve_s:
+            return None
+        return Interrupted("the budget ended before the trial did")
+
+    def _tell(self, trial: optuna.Trial, config: HardwareConfig, record: TrialRecord) -> float:
+        for name in DASHBOARD_FIELDS:
+            value = getattr(record, name)
+            if value is not None:
+                trial.set_user_attr(name, value)
+        trial.set_user_attr("record", json.dumps(record.as_dict()))
+        if record.status == "success":
+            trial.set_constraint(CONSTRAINT, 0.0)
+            return self._score(record)
+        if record.status == "interrupted" or self._is_first_crash(trial, record):
+            attrs = {RETRY_ATTR: True} if record.status == "crashed" else {}
+            trial.study.enqueue_trial(config.as_dict(), user_attrs=attrs)
+            raise TrialFailed(record.reason)
+        pruned = record.status == Pruned.status
+        trial.set_constraint(CONSTRAINT, 0.0 if pruned else 1.0)
+        if not pruned and self._session.config.sampler == "gp":
+            return min(self._scores(), default=0.0)
+        raise optuna.TrialPruned(record.reason)
+
+    def _is_first_crash(self, trial: optuna.Trial, record: TrialRecord) -> bool:
+        return record.status == "crashed" and not trial.user_attrs.get(RETRY_ATTR, False)
+
+    def _scores(self) -> list[float]:
+        records = self._session.records()
+        return [r.final_score for r in records if r.final_score is not None]
+
+    def _score(self, record: TrialRecord) -> float:
+        """Return the score; where a component is missing, that of a trial median in it."""
+        if record.final_score is not None:
+            return record.final_score
+        return fill_in_score(self._session, record)
+
+
+def fill_in_score(session: Session, record: TrialRecord) -> float:
+    """Return the composite with the study's median for each component that was not measured."""
+    if session.references is None:
+        raise ValueError("a study must be calibrated before scores are filled in")
+    weights = session.references.weights.as_dict()
+    total = weighted = 0.0
+    for component in session.references.components:
+        name = f"{component}_score"
+        value = getattr(record, name)
+        if value is None:
+            known = [v for r in session.records() if (v := getattr(r, name)) is not None]
+            value = statistics.median(known) if known else 0.5
+        total += weights[component]
+        weighted += weights[component] * value
+    return weighted / total
+
+
+class Milestones:
+    """Reports the training return at fixed shares of the budget and asks whether to prune.
+
+    Returns are interpolated between blocks, so that every config is judged at the same env-steps.
+    """
+
+    def __init__(self, trial: optuna.Trial, env_steps: int) -> None:
+        self._trial = trial
+        self._left = [int(env_steps * share) for share in MILESTONES]
+        self._points: list[tuple[int, float]] = []
+
+    def see(self, block: Event) -> Outcome | None:
+        """Take a block; return `Pruned` when the pruner stops the trial."""
+        value = block.data["metrics"].get("mean_return")
+        if value is None or not block.data["learning"]:
+            return None
+        self._points.append((block.data["env_steps"], value))
+        while self._left and self._points[-1][0] >= self._left[0]:
+            milestone = self._left.pop(0)
+            self._trial.report(interpolate(self._points, milestone), step=milestone)
+            if self._trial.should_prune():
+                return Pruned(f"pruned at {milestone:,} env-steps: its return lags behind others'")
+        return None
+
+
+def interpolate(points: Sequence[tuple[int, float]], x: float) -> float:
+    """Return y at `x` on the line through `points` (x ascending); constant beyond its ends."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 <= x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[0][1] if x < points[0][0] else points[-1][1]
+
+
+def describe(record: TrialRecord) -> str:
+    """Return one line on how a trial ended."""
+    if record.status != "success":
+        return f"  {record.status}: {record.reason}"
+    parts = [f"score {record.final_score:.3f}"] if record.final_score is not None else []
+    parts.append(f"{record.sps:,.0f} env-steps/s" if record.sps is not None else "")
+    if record.quality_score is not None:
+        parts.append(f"quality {record.quality_score:.2f}")
+    if record.device_util is not None:
+        parts.append(f"util {record.device_util:.0f} %")
+    parts.append(f"{record.duration:.1f} s" if record.duration is not None else "")
+    return "  " + ", ".join(part for part in parts if part)

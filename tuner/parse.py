@@ -1,0 +1,113 @@
+"""What people write for a quantity, a list or a config, turned into values.
+
+Each function takes a string from a flag or a value from YAML and returns what the field of
+`tuner.config` holds, or raises ValueError with what is required; the caller adds what was got.
+"""
+
+import re
+from collections.abc import Mapping
+
+import yaml
+
+from tuner.space import DIMENSIONS, HardwareConfig
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS_BYTES = {
+    "": 1,
+    **{f"{p}b": 1000**k for k, p in enumerate(("", "k", "m", "g", "t"))},
+    **{f"{p}ib": 1024**k for k, p in enumerate(("k", "m", "g", "t"), 1)},
+}
+
+
+def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
+    if match is None or match[2] not in units:
+        raise ValueError(f"must be a number with a unit, such as {example}")
+    return float(match[1]) * units[match[2]]
+
+
+def seconds(value: object) -> object:
+    """Return seconds of `300`, `300s`, `45m`, `2h` or `1d`."""
+    return None if value is None else _quantity(value, _UNITS_S, "300s, 45m or 2h")
+
+
+def memory_bytes(value: object) -> object:
+    """Return bytes of `500MB` (10⁶) or `4GiB` (2³⁰)."""
+    return None if value is None else int(_quantity(value, _UNITS_BYTES, "500MB or 2GB"))
+
+
+def listed(value: object) -> object:
+    """Return the items of a comma-separated string; anything else but a number as it is."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return [value] if isinstance(value, int | float) else value
+
+
+def positive_integers(value: object) -> object:
+    """Return the positive integers of `256,256`, in the order given."""
+    items = listed(value)
+    if items is None:
+        return None
+    shape = "must be a list of positive integers, such as 512,1024"
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError(shape)
+    if not all(re.fullmatch(r"[1-9]\d*", str(item)) for item in items):
+        raise ValueError(shape)
+    return tuple(int(str(item)) for item in items)
+
+
+def choices(value: object) -> object:
+    """Return the choices of one dimension, sorted and without repeats."""
+    numbers = positive_integers(value)
+    return tuple(sorted(set(numbers))) if isinstance(numbers, tuple) else numbers
+
+
+def weights(value: object) -> object:
+    """Return the three weights of `0.4,0.4,0.2`."""
+    items = listed(value)
+    shape = "must be three numbers of at least 0 that are not all 0, such as 0.4,0.4,0.2"
+    if not isinstance(items, list | tuple) or len(items) != 3:
+        raise ValueError(shape)
+    try:
+        numbers = [float(str(item)) for item in items]
+    except ValueError:
+        raise ValueError(shape) from None
+    if not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
+        raise ValueError(shape)
+    return tuple(numbers)
+
+
+def hardware(value: object) -> object:
+    """Return the config of `2048,128,8,4`."""
+    if isinstance(value, Mapping):
+        value = [value.get(name) for name in DIMENSIONS]
+    items = listed(value)
+    if items is None:
+        return None
+    shape = f"must be four positive integers {','.join(DIMENSIONS)}, such as 2048,128,8,4"
+    if not isinstance(items, list | tuple) or len(items) != len(DIMENSIONS):
+        raise ValueError(shape)
+    if not all(re.fullmatch(r"[1-9]\d*", str(item)) for item in items):
+        raise ValueError(shape)
+    config = HardwareConfig(*(int(str(item)) for item in items))
+    if not config.is_valid:
+        raise ValueError(
+            f"must have a batch (num_envs × num_steps = {config.batch_size}) that divides into "
+            f"{config.num_minibatches} minibatches"
+        )
+    return config
+
+
+def env_params(value: object) -> dict[str, object]:
+    """Return the mapping of `key=value` items; values are read as YAML scalars."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    params: dict[str, object] = {}
+    for item in value if isinstance(value, list | tuple) else [value]:
+        key, separator, text = str(item).partition("=")
+        if not separator or not key.strip():
+            raise ValueError("must be key=value, such as obs_dim=64")
+        params[key.strip()] = yaml.safe_load(text)
+    return params

@@ -1,0 +1,129 @@
+"""PPO (arXiv 1707.06347) as two pure functions: make the first carry, and update it.
+
+One update is: collect a rollout, estimate advantages, then epochs of minibatches on the clipped
+loss. Everything that may change between two updates is a traced leaf of the carry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+from envs.base import Environment, EnvParams, strongly_typed
+from tuner.ppo.gae import gae
+from tuner.ppo.networks import init_params, logits_of, value_of
+from tuner.ppo.rollout import collect_rollout, mean_return, start_envs
+from tuner.ppo.types import Batch, Carry, Hyperparams, Metrics, Params, PPOConfig, Transition
+from tuner.ppo.update import Learner, learn, microbatch_size, optimizer
+
+
+@dataclass(frozen=True, slots=True)
+class PPO:
+    """PPO for one static configuration and one environment.
+
+    `init_fn(key, hyperparams, env_params)` returns a carry that shares no buffer with its
+    arguments or within itself, so it may be donated. `update_fn(carry)` collects and learns from
+    `num_envs × num_steps` env-steps and returns the carry and `Metrics`. `policy_fn(params, key,
+    obs)` samples actions. `microbatch` is the number of rows it was resolved to.
+    """
+
+    init_fn: Callable[[PRNGKeyArray, Hyperparams, EnvParams], Carry]
+    update_fn: Callable[[Carry], tuple[Carry, Metrics]]
+    policy_fn: Callable[[Params, PRNGKeyArray, Array], Array]
+    microbatch: int
+
+
+def make_ppo(config: PPOConfig, env: Environment) -> PPO:
+    """Bind PPO to its static configuration.
+
+    Args:
+        config: Sizes, networks and dtype.
+        env: The environment; its parameters are given to `init_fn`.
+
+    Returns:
+        Pure functions, to be compiled by the caller:
+        `jax.jit(ppo.update_fn, donate_argnums=0)`.
+    """
+    return PPO(
+        init_fn=partial(_init, env=env, config=config),
+        update_fn=partial(_update, env=env, config=config),
+        policy_fn=partial(_sample_action, config=config),
+        microbatch=microbatch_size(config),
+    )
+
+
+def _init(
+    key: PRNGKeyArray,
+    hyperparams: Hyperparams,
+    env_params: EnvParams,
+    *,
+    env: Environment,
+    config: PPOConfig,
+) -> Carry:
+    key, params_key, env_key = jax.random.split(key, 3)
+    hyperparams = hyperparams.as_arrays()
+    env_params = strongly_typed(env_params)
+    params = init_params(params_key, config, obs_shape=env.obs_shape, num_actions=env.num_actions)
+    carry = Carry(
+        params=params,
+        opt_state=optimizer(hyperparams).init(params),
+        envs=start_envs(env, env_key, env_params, num_envs=config.num_envs),
+        key=key,
+        hyperparams=hyperparams,
+        env_params=env_params,
+    )
+    # An argument passed through, or an observation that is also part of the state, would be one
+    # buffer in two places, and a donated carry would then destroy what its owner still needs.
+    owned: Carry = jax.tree.map(jnp.copy, carry)
+    return owned
+
+
+def _update(carry: Carry, *, env: Environment, config: PPOConfig) -> tuple[Carry, Metrics]:
+    key, rollout_key, learn_key = jax.random.split(carry.key, 3)
+
+    envs, rollout, stats = collect_rollout(carry, rollout_key, env=env, config=config)
+    last_value = value_of(carry.params, envs.obs, config)
+    advantages, targets = gae(rollout, last_value, carry.hyperparams)
+    learner, steps = learn(
+        Learner(carry.params, carry.opt_state),
+        _flatten(rollout, advantages, targets),
+        key=learn_key,
+        hyperparams=carry.hyperparams,
+        config=config,
+    )
+
+    metrics = {
+        "mean_return": mean_return(stats, env=env, num_env_steps=config.batch_size),
+        "explained_variance": _explained_variance(rollout.value, targets),
+        "grad_norm": steps.grad_norm,
+        **steps.loss._asdict(),
+    }
+    carry = carry._replace(params=learner.params, opt_state=learner.opt_state, envs=envs, key=key)
+    return carry, metrics
+
+
+def _sample_action(
+    params: Params, key: PRNGKeyArray, obs: Shaped[Array, "B ..."], *, config: PPOConfig
+) -> Int[Array, " B"]:
+    logits = logits_of(params, obs, config)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def _flatten(
+    rollout: Transition, advantages: Float[Array, "T B"], targets: Float[Array, "T B"]
+) -> Batch:
+    """Turn `[T, B, …]` into `[T·B, …]`, keeping what the loss needs."""
+    batch = Batch(rollout.obs, rollout.action, rollout.log_prob, advantages, targets)
+    flat: Batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+    return flat
+
+
+def _explained_variance(
+    values: Float[Array, "T B"], targets: Float[Array, "T B"]
+) -> Float[Array, ""]:
+    """Return 1 − Var(target − value) / Var(target); NaN where the targets do not vary."""
+    variance = targets.var()
+    return jnp.where(variance > 0, 1 - (targets - values).var() / variance, jnp.nan)

@@ -1,0 +1,161 @@
+"""Learning from one batch: epochs of shuffled minibatches, each one gradient step."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax  # type: ignore[import-untyped]
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tuner.ppo.loss import LossMetrics, ppo_loss
+from tuner.ppo.shuffle import shuffle
+from tuner.ppo.types import Batch, Hyperparams, Params, PPOConfig
+
+CPU_MICROBATCH = 1024
+"""Rows whose activations fit a core's cache: 1.3 times the speed of whole minibatches at large
+batches on a CPU, 2.3 to 2.6 times together with the cheap shuffle."""
+SMALLEST_AUTOMATIC_SHARE = 4
+ADAM_EPS = 1e-5
+STD_EPS = 1e-8
+
+
+class Learner(NamedTuple):
+    """What a gradient step changes."""
+
+    params: Params
+    opt_state: Any
+
+
+class StepMetrics(NamedTuple):
+    """One gradient step: the parts of the loss, and the global norm before clipping, `[]`."""
+
+    loss: LossMetrics
+    grad_norm: Array
+
+
+def microbatch_size(config: PPOConfig) -> int:
+    """Return how many rows' gradient is computed at once: a divisor of the minibatch.
+
+    The largest one that is not above `config.microbatch`; without a wish, the whole minibatch on
+    an accelerator (there it would save memory, not time) and about 1,024 rows on a CPU. A
+    minibatch without a divisor near that is not cut up at all.
+    """
+    rows = config.minibatch_size
+    if config.microbatch is not None:
+        return _largest_divisor(rows, config.microbatch)
+    if jax.default_backend() != "cpu":
+        return rows
+    automatic = _largest_divisor(rows, CPU_MICROBATCH)
+    return automatic if automatic * SMALLEST_AUTOMATIC_SHARE >= min(rows, CPU_MICROBATCH) else rows
+
+
+def optimizer(hyperparams: Hyperparams) -> optax.GradientTransformation:
+    """Return Adam after clipping by global norm, both from traced values."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyperparams.max_grad_norm),
+        optax.scale_by_adam(eps=ADAM_EPS),
+        optax.scale_by_learning_rate(hyperparams.learning_rate),
+    )
+
+
+def learn(
+    learner: Learner,
+    batch: Batch,
+    *,
+    key: PRNGKeyArray,
+    hyperparams: Hyperparams,
+    config: PPOConfig,
+) -> tuple[Learner, StepMetrics]:
+    """Take `num_epochs × num_minibatches` gradient steps on one batch; the key is consumed.
+
+    Args:
+        learner: Parameters and optimiser state.
+        batch: `N` env-steps, flattened.
+        key: Shuffles every epoch anew.
+        hyperparams: Traced scalars.
+        config: Static sizes.
+
+    Returns:
+        The learner, and the metrics averaged over all gradient steps.
+    """
+    step = partial(_minibatch_step, batch=batch, hyperparams=hyperparams, config=config)
+
+    def epoch(learner: Learner, epoch_key: PRNGKeyArray) -> tuple[Learner, StepMetrics]:
+        order = shuffle(epoch_key, config.batch_size)
+        return jax.lax.scan(step, learner, order.reshape(config.num_minibatches, -1))
+
+    learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, config.num_epochs))
+    return learner, jax.tree.map(jnp.mean, metrics)
+
+
+def _minibatch_step(
+    learner: Learner,
+    indices: Int[Array, " M"],
+    *,
+    batch: Batch,
+    hyperparams: Hyperparams,
+    config: PPOConfig,
+) -> tuple[Learner, StepMetrics]:
+    grads, loss_metrics = minibatch_gradient(
+        learner.params, batch, indices=indices, hyperparams=hyperparams, config=config
+    )
+    updates, opt_state = optimizer(hyperparams).update(grads, learner.opt_state)
+    params = optax.apply_updates(learner.params, updates)
+    return Learner(params, opt_state), StepMetrics(loss_metrics, optax.tree.norm(grads))
+
+
+def minibatch_gradient(
+    params: Params,
+    batch: Batch,
+    *,
+    indices: Int[Array, " M"],
+    hyperparams: Hyperparams,
+    config: PPOConfig,
+) -> tuple[Params, LossMetrics]:
+    """Return the gradient of the mean loss over the rows `indices`, and the loss's parts.
+
+    Advantages are normalised over the whole minibatch first; the gradient is then the mean of the
+    gradients of equal chunks of `microbatch_size(config)` rows, which is the same number.
+    """
+    advantage = _normalise(_rows(batch.advantage, indices))
+    chunk_rows = microbatch_size(config)
+    num_chunks = config.minibatch_size // chunk_rows
+
+    def chunk_gradient(
+        chunk: tuple[Int[Array, " rows"], Float[Array, " rows"]],
+    ) -> tuple[Params, LossMetrics]:
+        chunk_indices, chunk_advantage = chunk
+        rows: Batch = jax.tree.map(lambda leaf: _rows(leaf, chunk_indices), batch)
+        rows = rows._replace(advantage=chunk_advantage)
+        gradient: tuple[Params, LossMetrics] = jax.grad(ppo_loss, has_aux=True)(
+            params, rows, hyperparams, config
+        )
+        return gradient
+
+    if num_chunks == 1:
+        return chunk_gradient((indices, advantage))
+
+    chunks = (indices.reshape(num_chunks, -1), advantage.reshape(num_chunks, -1))
+    shapes = jax.eval_shape(chunk_gradient, jax.tree.map(lambda leaf: leaf[0], chunks))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def accumulate(total: Any, chunk: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, chunk_gradient(chunk)), None
+
+    total, _ = jax.lax.scan(accumulate, nothing, chunks)
+    mean: tuple[Params, LossMetrics] = jax.tree.map(lambda leaf: leaf / num_chunks, total)
+    return mean
+
+
+def _rows(leaf: Array, indices: Int[Array, " rows"]) -> Array:
+    # A shuffle's indices are in bounds by construction; saying so spares the clamping.
+    return leaf.at[indices].get(mode="promise_in_bounds")
+
+
+def _normalise(advantage: Float[Array, " M"]) -> Float[Array, " M"]:
+    return (advantage - advantage.mean()) / (advantage.std() + STD_EPS)
+
+
+def _largest_divisor(number: int, bound: int) -> int:
+    return next(size for size in range(min(number, bound), 0, -1) if number % size == 0)

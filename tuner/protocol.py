@@ -1,0 +1,154 @@
+"""What the command-line process and the trial process say to each other.
+
+Requests go down the child's stdin, events come up a pipe of their own, both as JSON lines, so that
+nothing a library prints can be taken for an answer. Apart from both sides because both import it:
+standard library only, and no jax.
+
+A child answers `probe`, `random` and `fit` requests as often as it is asked, and ends after one
+`train`. Its events for `train`, in this order:
+
+    ready       imports are done; the device is not open yet
+    started     the device is open: what it is; what the environment is
+    compiled    seconds, cache hit or not, predicted memory
+    refused     (instead of all that follows) the prediction is over the limit
+    warm        one update was run and thrown away; the measuring window opens
+    block       a timed block ended: env-steps so far, seconds, reduced training metrics
+    measured    the window has closed: peak memory, recompilations
+    done        the policy was evaluated; or training was stopped on request
+    error       an exception ended the trial: its type, text and phase
+    rejected    the request itself is at fault (unknown environment parameter, …)
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+EnvParams = dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is trained, apart from the four numbers: environment, network, algorithm."""
+
+    env: str
+    env_params: EnvParams
+    network: tuple[int, ...]
+    activation: Literal["tanh", "relu"]
+    dtype: Literal["float32", "bfloat16"]
+    microbatch: int | None
+    hyperparams: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """One trial: what to train, on how many env-steps, and how much memory it may take.
+
+    `memory_limit_bytes` lowers the gate below what the device itself gives; `reserve_bytes` is
+    left free for others. `fault` is set by tests alone (see `tuner.child.faults`).
+    """
+
+    workload: Workload
+    hardware: dict[str, int]
+    seed: int
+    env_steps: int
+    cache_dir: str
+    memory_limit_bytes: int | None = None
+    reserve_bytes: int = 0
+    fault: str | None = None
+    kind: str = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRequest:
+    """What is the device, and what are the versions?"""
+
+    kind: str = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomRequest:
+    """What does a policy return that draws uniformly among the allowed actions?"""
+
+    workload: Workload
+    seeds: tuple[int, ...]
+    cache_dir: str
+    kind: str = "random"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRequest:
+    """Which is the first of these configs (largest batch first) whose program fits in memory?"""
+
+    workload: Workload
+    candidates: tuple[dict[str, int], ...]
+    cache_dir: str
+    memory_limit_bytes: int | None = None
+    reserve_bytes: int = 0
+    kind: str = "fit"
+
+
+Request = TrainRequest | ProbeRequest | RandomRequest | FitRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One answer of the child; `t` is its monotonic clock in seconds, common to both processes."""
+
+    name: str
+    t: float
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> bytes:
+        """Return the event as one line of JSON."""
+        text = json.dumps({"event": self.name, "t": self.t, **_finite(self.data)}, allow_nan=False)
+        return text.encode() + b"\n"
+
+
+def event(name: str, **data: Any) -> Event:
+    """Return an event stamped with the present monotonic time."""
+    return Event(name, time.monotonic(), data)
+
+
+def parse_event(line: bytes) -> Event:
+    """Return the event in a line of JSON; ValueError or KeyError if it is none."""
+    data = json.loads(line)
+    return Event(data.pop("event"), float(data.pop("t")), data)
+
+
+def request_line(request: Request | dict[str, str]) -> bytes:
+    """Return a request as one line of JSON."""
+    data = request if isinstance(request, dict) else asdict(request)
+    return json.dumps(data).encode() + b"\n"
+
+
+def parse_request(data: dict[str, Any]) -> Request:
+    """Return the typed request that a parsed line holds."""
+    kinds: dict[str, type[Any]] = {
+        "train": TrainRequest,
+        "probe": ProbeRequest,
+        "random": RandomRequest,
+        "fit": FitRequest,
+    }
+    if "workload" in data:
+        workload = data["workload"]
+        workload["network"] = tuple(workload["network"])
+        data["workload"] = Workload(**workload)
+    request: Request = kinds[data["kind"]](**data)
+    return request
+
+
+STOP: dict[str, str] = {"kind": "stop"}
+"""Asks a training child to end after its present block."""
+
+
+def _finite(value: Any) -> Any:
+    """Replace floats that JSON has no name for by None, all the way down."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,109 @@
+"""What a study's trials are judged against: fixed at calibration, stored on the study, never moved.
+
+Apart from the calibration that makes them, because every later trial, report and profile reads
+them, in other processes and on other days.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from storage.records import TrialRecord
+from tuner.measurement import Measurement, seconds_to
+from tuner.quality import QualityReferences, TrainingQualityValidator
+from tuner.score import ScoreReferences, Weights, score
+from tuner.throughput import RunSpread, interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """The yardsticks of a study.
+
+    `components` are those of the score that this study uses; `quality_reason` says why quality is
+    not among them. `sps` is the baseline's, in env-steps per second; `epsilon` the width of a tie
+    at calibration; `target_return` what `seconds_to_target` counts to; `env_steps` what every
+    trial trains for.
+    """
+
+    quality: QualityReferences
+    quality_reason: str | None
+    components: tuple[str, ...]
+    weights: Weights
+    sps: float
+    spread: RunSpread | None
+    epsilon: float | None
+    target_return: float | None
+    env_steps: int
+
+    def scores(self) -> ScoreReferences:
+        """Return what the composite score refers to."""
+        return ScoreReferences(self.sps, self.components, self.weights)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data that `from_json` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "References":
+        """Return the references that were stored."""
+        spread = data["spread"]
+        return cls(
+            **{
+                **data,
+                "quality": QualityReferences(**data["quality"]),
+                "components": tuple(data["components"]),
+                "weights": Weights(**data["weights"]),
+                "spread": None if spread is None else RunSpread(**spread),
+            }
+        )
+
+
+def assess(measurement: Measurement, quality: QualityReferences) -> TrainingQualityValidator:
+    """Return a validator that has seen the whole measurement."""
+    validator = TrainingQualityValidator(quality)
+    for point in measurement.curve:
+        if point.learning:
+            validator.add_metrics(**point.metrics)
+    evaluation = measurement.evaluation
+    if evaluation is not None:
+        validator.set_evaluation(
+            evaluation.mean_return,
+            evaluation.return_se,
+            params_changed=evaluation.params_changed,
+        )
+    return validator
+
+
+def judge(measurement: Measurement, references: References) -> TrialRecord:
+    """Return the measurement's record with interval, quality and scores.
+
+    Only a trial that succeeded is scored. One that ran to its end but moved its policy too far at
+    every update, or ended far below chance, has the status `diverged`.
+    """
+    record = measurement.record
+    if measurement.throughput is not None:
+        bounds = interval(measurement.throughput, references.spread)
+        record = replace(record, sps_ci95=bounds)
+    record = replace(
+        record, seconds_to_target=seconds_to(measurement.curve, references.target_return)
+    )
+    if record.status != "success":
+        return record
+    diagnostics = assess(measurement, references.quality).get_diagnostics()
+    if diagnostics["diagnosis"] == "diverged":
+        return replace(record, status="diverged", reason=diagnostics["reason"])
+    in_use = "quality" in references.components
+    scores = score(
+        references.scores(),
+        device_util=record.device_util,
+        quality_score=diagnostics["quality_score"] if in_use else None,
+        sps=record.sps,
+    )
+    return replace(
+        record,
+        quality_acceptable=diagnostics["acceptable"] if in_use else None,
+        quality_reason=diagnostics["reason"] if in_use else references.quality_reason,
+        gpu_score=scores.gpu_score,
+        quality_score=scores.quality_score,
+        sps_score=scores.sps_score,
+        final_score=scores.final_score,
+    )

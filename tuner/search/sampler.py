@@ -1,0 +1,162 @@
+"""Proposes hardware configs: any Optuna sampler, made to respect the space.
+
+Apart from the samplers themselves because two rules hold whichever of them proposes: a combination
+whose batch does not divide is never tried, and no trial is spent on a config that has been tried.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.errors import UsageError
+from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
+
+REDRAWS = 32
+"""Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
+
+_TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
+"""Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
+
+
+def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSampler":
+    """Return the sampler of a setting: `auto`, `tpe`, `gp`, `grid` or `random`.
+
+    `auto` is Optuna's multivariate TPE. On resume give another seed, or the start-up proposals
+    are repeated.
+
+    Raises:
+        UsageError: `gp` without torch, which Optuna's GP needs.
+    """
+    if name == "gp":
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                "--sampler gp must have torch, but got an environment without it; "
+                "install the extra with: pip install 'tuner[gp]', or use --sampler tpe"
+            ) from None
+    inner: BaseSampler | None = None
+    if name == "gp":
+        inner = GPSampler(seed=seed, warn_independent_sampling=False)
+    elif name in ("auto", "tpe"):
+        inner = TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False)
+    return HardwareSampler(space, inner, seed=seed, in_order=name == "grid")
+
+
+def distributions(space: SearchSpace) -> dict[str, CategoricalDistribution]:
+    """Return the categorical distribution of each dimension."""
+    return {name: CategoricalDistribution(c) for name, c in space.choices().items()}
+
+
+def config_of(params: dict[str, Any]) -> HardwareConfig | None:
+    """Return the config in a trial's parameters, or None if it has none."""
+    if any(name not in params for name in DIMENSIONS):
+        return None
+    return HardwareConfig(**{name: int(params[name]) for name in DIMENSIONS})
+
+
+def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
+    """Return the valid configs that no finished, running or queued trial has, in order."""
+    tried = set()
+    for trial in study.get_trials(deepcopy=False, states=_TAKEN):
+        queued = trial.system_attrs.get("fixed_params", {})
+        tried.add(config_of({**queued, **trial.params}))
+    return [config for config in space.configs() if config not in tried]
+
+
+class HardwareSampler(BaseSampler):
+    """Asks an inner sampler until it proposes a valid, untried config; else draws one uniformly.
+
+    Usable in any Optuna study whose objective suggests the four dimensions of a `SearchSpace`.
+    """
+
+    def __init__(
+        self, space: SearchSpace, inner: BaseSampler | None, *, seed: int, in_order: bool = False
+    ) -> None:
+        """Wrap `inner`; without one, configs come at random, or `in_order` of the space."""
+        self._space = space
+        self._inner = inner
+        self._in_order = in_order
+        self._random = random.Random(seed)
+        self._independent = RandomSampler(seed=seed)
+
+    def reseed_rng(self) -> None:
+        """Take fresh random states, as Optuna asks of a sampler in a new worker."""
+        self._random = random.Random()
+        self._independent.reseed_rng()
+        if self._inner is not None:
+            self._inner.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the four dimensions, which never change within a study."""
+        return dict(distributions(self._space))
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return a valid config that has not been tried; {} when the space is exhausted."""
+        if "fixed_params" in trial.system_attrs:
+            return {}
+        left = untried(study, self._space)
+        if not left:
+            return {}
+        config = self._proposed(study, trial, search_space, left)
+        return {} if config is None else config.as_dict()
+
+    def _proposed(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        left: Sequence[HardwareConfig],
+    ) -> HardwareConfig | None:
+        allowed = set(left)
+        for _ in range(REDRAWS if self._inner is not None else 0):
+            params = self._inner.sample_relative(study, trial, search_space)
+            if not params:
+                break  # the inner sampler is still starting up
+            config = config_of(params)
+            if config in allowed:
+                return config
+        return left[0] if self._in_order else self._random.choice(left)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Draw one dimension uniformly; reached only once the space is exhausted."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Let the inner sampler prepare."""
+        if self._inner is not None:
+            self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Let the inner sampler note what came of a trial."""
+        if self._inner is not None:
+            self._inner.after_trial(study, trial, state, values)
+
+
+def make_pruner(name: str) -> optuna.pruners.BasePruner:
+    """Return the pruner of a setting: `none`, or Optuna's `median` over the milestones."""
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=5)
+    return optuna.pruners.NopPruner()

@@ -1,0 +1,99 @@
+"""What all steps of one command share: the study, its config, its bench and where results go.
+
+Apart from the steps (calibration, trials, finalists) because each of them measures and records in
+the same way: run on the bench, judge, keep.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import optuna
+
+from storage import csv_file
+from storage.records import TrialRecord
+from storage.telemetry import Telemetry
+from tuner.bench import Bench, Order, Say
+from tuner.config import StudyConfig
+from tuner.measurement import Measurement
+from tuner.outcome import Outcome
+from tuner.protocol import Event, TrainRequest
+from tuner.references import References, judge
+from tuner.space import HardwareConfig
+
+FAULT_VARIABLE = "TUNER_TEST_FAULT"
+"""Orders faults for the tests: `3:kill,5:hang`, by trial; never for the baseline."""
+
+OnBlock = Callable[[Event], Outcome | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One command's hold on a study."""
+
+    config: StudyConfig
+    study: optuna.Study
+    telemetry: Telemetry
+    bench: Bench
+    say: Say
+    started: float
+    references: References | None = None
+
+    def time_left_s(self) -> float | None:
+        """Return what is left of the budget, None without one."""
+        if self.config.budget is None:
+            return None
+        return self.config.budget - (time.monotonic() - self.started)
+
+    def records(self) -> list[TrialRecord]:
+        """Return all measurements of the study."""
+        return self.telemetry.records(self.study.study_name)
+
+    def order(self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int) -> Order:
+        """Return the order for one measurement of a config."""
+        workload = self.config.workload()
+        scalars = {**workload.hyperparams, "learning_rate": self.config.learning_rate_for(config)}
+        request = TrainRequest(
+            workload=replace(workload, hyperparams=scalars),
+            hardware=config.as_dict(),
+            seed=self.config.seed + replicate,
+            env_steps=env_steps,
+            cache_dir=str(self.config.compilation_cache().resolve()),
+            memory_limit_bytes=self.config.memory_limit,
+            reserve_bytes=self.config.reserve,
+            fault=_ordered_fault(trial),
+        )
+        return Order(config=config, trial=trial, replicate=replicate, request=request)
+
+    def measure(
+        self,
+        config: HardwareConfig,
+        *,
+        trial: int,
+        replicate: int,
+        env_steps: int,
+        on_block: OnBlock = lambda block: None,
+    ) -> Measurement:
+        """Run one measurement on the bench."""
+        order = self.order(config, trial=trial, replicate=replicate, env_steps=env_steps)
+        return self.bench.measure(order, on_block=on_block)
+
+    def keep(self, measurement: Measurement) -> TrialRecord:
+        """Judge a measurement and write it down, table first; return its record.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        record = measurement.record
+        if self.references is not None:
+            record = judge(measurement, self.references)
+        name = self.study.study_name
+        self.telemetry.save(name, record, measurement.curve, measurement.samples)
+        csv_file.append(self.config.folder(name) / "trials.csv", record)
+        return record
+
+
+def _ordered_fault(trial: int) -> str | None:
+    orders = dict(item.split(":") for item in os.environ.get(FAULT_VARIABLE, "").split(",") if item)
+    return orders.get(str(trial)) if trial > 0 else None

@@ -1,0 +1,84 @@
+"""When a search ends: one question, asked before every trial, answered from the table alone.
+
+From the table and not from a counter in memory, so that a resumed study stops where an
+uninterrupted one would have.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+from storage.records import TrialRecord
+
+NOT_COUNTED = frozenset({"predicted_oom", "interrupted", "crashed"})
+"""Trials that cost nothing or say nothing: refused before running, stopped, or to be run again."""
+
+FINALISTS = 3
+FIRST_GUESS_S = 15.0
+"""Length of a trial before any has been timed."""
+
+
+def counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that `--trials` and patience count: one row each, no replicates."""
+    return [r for r in records if r.replicate == 0 and r.status not in NOT_COUNTED]
+
+
+def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: float) -> bool:
+    """Whether none of the last `patience` counted trials raised the best by over `min_gain`.
+
+    Scores are those of the trials themselves; a trial without one raises nothing.
+    """
+    trials = counted(records)
+    if len(trials) <= patience:
+        return False
+    before = [r.final_score for r in trials[:-patience] if r.final_score is not None]
+    recent = [r.final_score for r in trials[-patience:] if r.final_score is not None]
+    if not before:
+        return False
+    return not recent or max(recent) <= max(before) + min_gain
+
+
+def expected_trial_s(records: Sequence[TrialRecord]) -> float:
+    """Return how long a trial takes: the upper quartile of those that ran to their end."""
+    durations = [r.duration for r in records if r.status == "success" and r.duration is not None]
+    if len(durations) < 2:
+        return durations[0] if durations else FIRST_GUESS_S
+    return statistics.quantiles(durations, n=4)[2]
+
+
+def finalists_reserve_s(records: Sequence[TrialRecord]) -> float:
+    """Return the time to keep for measuring each profile's config once more."""
+    return FINALISTS * expected_trial_s(records)
+
+
+def reason_to_stop(
+    records: Sequence[TrialRecord],
+    *,
+    trials: int | None,
+    patience: int,
+    min_gain: float,
+    min_trials: int,
+    untried: int,
+    time_left_s: float | None,
+) -> str | None:
+    """Return why the search ends now, in words for the user, or None if it goes on.
+
+    Args:
+        records: all of the study's measurements, by trial and replicate.
+        trials: most trials that count, None for no limit.
+        patience: see `gain_is_spent`.
+        min_gain: see `gain_is_spent`.
+        min_trials: counted trials before which patience does not end a study.
+        untried: configs of the space that have not been tried.
+        time_left_s: of the budget, None without one.
+    """
+    number = len(counted(records))
+    if trials is not None and number >= trials:
+        return f"--trials {trials} reached"
+    if untried == 0:
+        return f"every config of the space has been tried ({number} trials)"
+    if number >= min_trials and gain_is_spent(records, patience=patience, min_gain=min_gain):
+        return f"no gain above {min_gain:g} in the last {patience} trials"
+    needed_s = finalists_reserve_s(records) + expected_trial_s(records)
+    if time_left_s is not None and time_left_s < needed_s:
+        return "the budget is spent, but for measuring the profiles once more"
+    return None
