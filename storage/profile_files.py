@@ -18,6 +18,7 @@ from storage.profile import Profile, from_mapping
 __all__ = ["Profile", "load_profile", "read", "write"]
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
 
 
 def read(path: Path | str) -> Profile:
@@ -43,7 +44,7 @@ def read(path: Path | str) -> Profile:
         ) from error
     if len(content) > MAX_BYTES:
         raise InvalidProfile(f"{path} must be at most 1 MB, but is larger; is it a profile?")
-    return from_mapping(_parse(content, path), source=str(path))
+    return from_mapping(_parse(content, str(path)), source=str(path))
 
 
 load_profile = read
@@ -85,15 +86,16 @@ def write(directory: Path, profile: Profile) -> Path:
 
 def _render(profile: Profile) -> str:
     values = profile.as_dict()
-    from_mapping(values, source="the profile")
     try:
-        return yaml.dump(
+        text = yaml.dump(
             values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
     except yaml.YAMLError as error:
         raise InvalidProfile(
             f"the profile must hold plain YAML values only, but got: {_one_line(error)}"
         ) from error
+    from_mapping(_parse(text.encode(), "the profile"), source="the profile")
+    return text
 
 
 def _keep(path: Path) -> None:
@@ -121,15 +123,31 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds these line ends into spaces, except between double quotes, where it escapes them.
+    style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe loader, refusing repeated keys and aliases, and leaving dates as text."""
+    """The safe loader, refusing repeated keys, aliases and deep nesting; dates stay text."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a few lines of them can stand for gigabytes."""
+        """Refuse what a small file could cost hours or gigabytes with."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="an alias", problem_mark=mark)
-        return super().compose_node(parent, index)
+        if self.depth == MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="too deep nesting", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping; of two equal keys YAML would silently take the last."""
@@ -149,16 +167,16 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _parse(content: bytes, path: Path) -> Any:
+def _parse(content: bytes, source: str) -> Any:
     try:
         return yaml.load(content.decode(), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
         what = error.problem or error.context
-        raise InvalidProfile(f"{path} must be YAML, but got{line}: {what}; correct it") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidProfile(f"{source} must be YAML, but got{line}: {what}; correct it") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise InvalidProfile(
-            f"{path} must be a YAML text, but got: {_one_line(error)}; correct it"
+            f"{source} must be a YAML text, but got: {_one_line(error)}; correct it"
         ) from error
 
 

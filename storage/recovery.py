@@ -6,6 +6,8 @@ trial that had no heartbeat yet.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -29,6 +31,9 @@ INFEASIBLE_STATUSES = ("predicted_oom", "oom", "diverged", "timeout")
 UNFINISHED_STATUSES = ("crashed", "interrupted")
 CONSTRAINT = "feasible"
 """Name of the one constraint that our trials have: 0 where the config works, 1 where it cannot."""
+
+RECORD_ATTR = "record"
+"""The attribute that holds the whole record as JSON."""
 
 _RETRY_OF = "tuner:retry_of"
 
@@ -117,15 +122,28 @@ def _fail(study: optuna.Study, trial: FrozenTrial, reason: str, requeue: bool) -
     storage = study._storage
     # The queue first: a kill between the two then leaves a RUNNING trial, which is closed again.
     if requeue:
-        _queue_again(study, trial)
+        queue_again(study, trial.number)
     storage.set_trial_user_attr(trial._trial_id, "status", "interrupted")
     storage.set_trial_user_attr(trial._trial_id, "reason", reason)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+def queue_again(
+    study: optuna.Study, number: int, *, user_attrs: Mapping[str, Any] | None = None
+) -> None:
+    """Queue a trial's parameters once more; a second call for the same trial does nothing.
+
+    Args:
+        study: The study.
+        number: The trial that did not finish.
+        user_attrs: Added to the attributes that the trial was queued with, if it was.
+    """
+    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    trial = study._storage.get_trial(trial_id)
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("status", "reason")}
+    of_measurement = (*DASHBOARD_FIELDS, RECORD_ATTR)
+    attrs = {k: v for k, v in trial.user_attrs.items() if k not in of_measurement}
+    attrs |= user_attrs or {}
     is_blank = not params and not attrs
     is_queued = any(
         other.system_attrs.get(_RETRY_OF) == trial.number

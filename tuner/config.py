@@ -119,6 +119,14 @@ class PlaceSettings(_Part):
         """Return the folder of a study."""
         return self.runs_dir / name
 
+    def storage_url(self, name: str) -> str:
+        """Return the address of the database that holds a study."""
+        if self.storage is not None:
+            return self.storage
+        from storage.database import sqlite_url  # SQLAlchemy: not for `tuner --help`
+
+        return sqlite_url(self.folder(name) / "study.db")
+
     def compilation_cache(self) -> Path:
         """Return the folder of compiled programs, shared by all studies of a runs folder."""
         return self.cache_dir or self.runs_dir / ".cache" / "xla"
@@ -168,12 +176,20 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
         ratio = config.minibatch_size / self.baseline.minibatch_size
         return float(self.learning_rate * ratio**0.5)
 
-    def as_yaml(self) -> str:
-        """Return the settings as the text of a `study.yaml`, without a storage password."""
+    def as_data(self) -> dict[str, Any]:
+        """Return the settings as plain data that `load_config` takes, no password in it."""
         data = self.model_dump(mode="json")
         if self.baseline is not None:
             data["baseline"] = list(self.baseline.as_dict().values())
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        if self.storage is not None:
+            from storage.database import hide_password
+
+            data["storage"] = hide_password(self.storage)
+        return data
+
+    def as_yaml(self) -> str:
+        """Return the settings as the text of a `study.yaml`, no password in it."""
+        return yaml.safe_dump(self.as_data(), sort_keys=False, allow_unicode=True)
 
 
 HYPERPARAMS = (
@@ -194,17 +210,19 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def load_config(path: Path | None, flags: Mapping[str, object]) -> StudyConfig:
+def load_config(
+    source: Path | Mapping[str, object] | None, flags: Mapping[str, object]
+) -> StudyConfig:
     """Return the config of a settings file with flags on top; flags win.
 
     Args:
-        path: a YAML file whose keys are the fields of `StudyConfig`, or None.
+        source: a YAML file whose keys are the fields of `StudyConfig`, its content, or None.
         flags: settings given on the command line; None means not given.
 
     Raises:
         UsageError: the file or a value is wrong; the message names the key or the flag.
     """
-    data: dict[str, object] = {} if path is None else _read_settings(path)
+    data = read_settings(source) if isinstance(source, Path) else dict(source or {})
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     in_file = data.get("env_params")
     if "env_params" in given and isinstance(in_file, dict):
@@ -212,10 +230,17 @@ def load_config(path: Path | None, flags: Mapping[str, object]) -> StudyConfig:
     try:
         return StudyConfig.model_validate({**data, **given})
     except ValidationError as error:
-        raise UsageError(_explain(error, path, given)) from None
+        raise UsageError(
+            _explain(error, source if isinstance(source, Path) else None, given)
+        ) from None
 
 
-def _read_settings(path: Path) -> dict[str, object]:
+def read_settings(path: Path) -> dict[str, object]:
+    """Return the keys and values of a settings file.
+
+    Raises:
+        UsageError: it cannot be read, or is no YAML mapping.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -237,7 +262,7 @@ def _explain(error: ValidationError, path: Path | None, given: Mapping[str, obje
     """Return one line for the first thing that pydantic found wrong."""
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0])
-    place = flag(key) if key in given else f"{path}: {key}"
+    place = flag(key) if key in given or path is None else f"{path}: {key}"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, StudyConfig.model_fields, n=1)
         remedy = f"did you mean {near[0]}?" if near else "see `tuner start --help`"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.profile_files import Profile, write
+from storage.profile import from_mapping
+from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import ConfigSummary, summarise
@@ -68,7 +69,7 @@ def confirm(session: Session) -> list[str]:
     Ends early, saying so, when the budget or the user's patience does.
     """
     for _ in range(MAX_ROUNDS):
-        pending = _unconfirmed(session)
+        pending = unconfirmed(session)
         if not pending:
             return []
         for summary in pending:
@@ -95,7 +96,7 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
         data = document(choice, context=context)
         notes = [data["notes"], *reservations]
         data["notes"] = "; ".join(note for note in notes if note) or None
-        paths.append(write(directory, Profile(**data)))
+        paths.append(write(directory, from_mapping(data, source=f"profile {choice.name}")))
     return paths
 
 
@@ -128,7 +129,12 @@ def _choices(session: Session) -> dict[str, Choice]:
     )
 
 
-def _unconfirmed(session: Session) -> list[ConfigSummary]:
+def unconfirmed(session: Session) -> list[ConfigSummary]:
+    """Return the chosen configs that have been measured only once.
+
+    Raises:
+        ExportRefused: see `choose_from`.
+    """
     attempts: dict[int, int] = {}
     for record in session.records():
         attempts[record.trial] = attempts.get(record.trial, 0) + 1

@@ -51,8 +51,8 @@ class Child:
     itself when this process does, because its stdin then closes.
     """
 
-    def __init__(self, log_path: Path, *, preload: str) -> None:
-        """Start the process; it imports jax and what the environment `preload` needs."""
+    def __init__(self, log_path: Path, *, preload: str | None) -> None:
+        """Start the process; it imports jax and, if given, what the environment `preload` needs."""
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path = log_path
         self._events_fd, write_fd = os.pipe()
@@ -60,7 +60,12 @@ class Child:
         command = [sys.executable, "-P", "-m", "tuner.child"]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--events-fd", str(write_fd), "--preload", preload],
+                [
+                    *command,
+                    "--events-fd",
+                    str(write_fd),
+                    *(("--preload", preload) if preload else ()),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -148,7 +153,7 @@ class Child:
 class Launcher:
     """Starts children, and keeps one spare that has its imports behind it."""
 
-    def __init__(self, logs: Path, *, preload: str) -> None:
+    def __init__(self, logs: Path, *, preload: str | None) -> None:
         """Keep logs in the folder `logs`; children prepare for the environment `preload`."""
         self._logs = logs
         self._preload = preload

@@ -10,16 +10,16 @@ import itertools
 import json
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS
+from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
 from tuner.outcome import Interrupted, Outcome, Pruned
 from tuner.protocol import Event
-from tuner.search.sampler import config_of, distributions
+from tuner.search.sampler import config_of
 from tuner.session import Session
-from tuner.space import HardwareConfig
 from tuner.stopping import finalists_reserve_s
 
 MILESTONES = (0.25, 0.5, 0.75)
@@ -50,8 +50,8 @@ class Objective:
         session, references = self._session, self._session.references
         if references is None:
             raise ValueError("a study must be calibrated before its trials run")
-        for name, distribution in distributions(session.config.space()).items():
-            trial.suggest_categorical(name, distribution.choices)
+        for name, choices in session.config.space().choices().items():
+            trial.suggest_categorical(name, choices)
         config = config_of(trial.params)
         if config is None:
             raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
@@ -67,7 +67,7 @@ class Objective:
         )
         record = session.keep(measurement)
         session.say(describe(record))
-        return self._tell(trial, config, record)
+        return self._tell(trial, record)
 
     def _out_of_budget(self) -> Outcome | None:
         left = self._session.time_left_s()
@@ -75,18 +75,15 @@ class Objective:
             return None
         return Interrupted("the budget ended before the trial did")
 
-    def _tell(self, trial: optuna.Trial, config: HardwareConfig, record: TrialRecord) -> float:
-        for name in DASHBOARD_FIELDS:
-            value = getattr(record, name)
-            if value is not None:
-                trial.set_user_attr(name, value)
-        trial.set_user_attr("record", json.dumps(record.as_dict()))
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> float:
+        for name, value in dashboard_attrs(record).items():
+            trial.set_user_attr(name, value)
         if record.status == "success":
             trial.set_constraint(CONSTRAINT, 0.0)
             return self._score(record)
         if record.status == "interrupted" or self._is_first_crash(trial, record):
             attrs = {RETRY_ATTR: True} if record.status == "crashed" else {}
-            trial.study.enqueue_trial(config.as_dict(), user_attrs=attrs)
+            queue_again(trial.study, trial.number, user_attrs=attrs)
             raise TrialFailed(record.reason)
         pruned = record.status == Pruned.status
         trial.set_constraint(CONSTRAINT, 0.0 if pruned else 1.0)
@@ -106,6 +103,13 @@ class Objective:
         if record.final_score is not None:
             return record.final_score
         return fill_in_score(self._session, record)
+
+
+def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
+    """Return what Optuna's trial shows of a record: a few columns, and the whole as one JSON."""
+    shown = {name: getattr(record, name) for name in DASHBOARD_FIELDS}
+    columns = {name: value for name, value in shown.items() if value is not None}
+    return {**columns, RECORD_ATTR: json.dumps(record.as_dict())}
 
 
 def fill_in_score(session: Session, record: TrialRecord) -> float:

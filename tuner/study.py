@@ -1,90 +1,316 @@
-"""A study from its first line to its profiles: create or resume, calibrate, search, finish.
+"""Studies as a user names them: create, find, resume, refuse.
 
-The database is the study; this process can end at any moment and another goes on from what is
-stored. So every step here asks the tables where things stand, and keeps nothing in memory that
-the next step needs.
+What may be resumed is decided here, before anything runs: a study's numbers can be compared with
+each other only while space, workload and hardware stay what they were. The work itself is in
+`tuner.run`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
 
+from storage import overview
 from storage.atomic import atomic_write_text
-from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, close_trial, running_trials
-from storage.studies import create_study, load_study, open_storage, set_study_fact, study_facts
+from storage.errors import StudyExists
+from storage.studies import create_study, load_study, open_storage, set_study_fact
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
-from tuner.calibration import budget_env_steps, measure_baseline, measure_chance
-from tuner.config import StudyConfig
+from tuner.config import (
+    SpaceSettings,
+    StopSettings,
+    StudyConfig,
+    WorkloadSettings,
+    flag,
+    load_config,
+    read_settings,
+)
 from tuner.devices.detect import open_device
-from tuner.errors import NothingFeasible, Refused, TunerError
-from tuner.finalists import confirm, export, tie_width
+from tuner.errors import ExportRefused, Refused, UsageError
+from tuner.finalists import confirm, export, unconfirmed
 from tuner.interrupts import Interrupts
 from tuner.isolation import Launcher
-from tuner.objective import Objective, TrialFailed, describe, fill_in_score
 from tuner.protocol import ProbeRequest
-from tuner.references import References, judge
-from tuner.score import default_min_gain
-from tuner.search.sampler import config_of, distributions, make_pruner, make_sampler, untried
+from tuner.references import References
+from tuner.run import Ending, run
+from tuner.search.sampler import make_pruner, make_sampler
 from tuner.session import Session
-from tuner.space import HardwareConfig
-from tuner.stopping import reason_to_stop
 
+HARDWARE_IDENTITY = ("kind", "platform", "name", "cores")
+"""Facts of the hardware that must be equal for measurements to be compared."""
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a command left its study: why the search stopped, and what was written."""
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
-    reason: str
-    interrupted: bool
-    profiles: tuple[Path, ...]
-    refusal: TunerError | None
+NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 
 
 def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     """Create a study and run it to its end.
 
     Raises:
-        TunerError: see `tuner.errors`; StorageError: see `storage.errors`.
+        TunerError: see `tuner.errors`.
+        StorageError: see `storage.errors`; among them `StudyExists`.
     """
     started = time.monotonic()
-    folder = config.folder(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _study_lock(folder, name), Interrupts() as interrupts:
+    _require_name(name)
+    with _hold(config, name), Interrupts() as interrupts:
+        url = config.storage_url(name)
+        if _exists(url, name):
+            raise StudyExists(
+                f"start must have a NAME that is new, but got {name!r}, which exists; continue it "
+                f"with `tuner resume {name}` or choose another name"
+            )
         with _bench(config, name, interrupts, say) as bench:
             probed = bench.ask(ProbeRequest()).data
-            kind = "cpu" if probed["platform"] == "cpu" else "gpu"
-            config = config.resolved(kind)
-            storage = open_storage(config.storage_url(name), create=True)
-            sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
-            study = create_study(
-                storage, name, sampler=sampler, pruner=make_pruner(config.pruner)
-            )
-            hardware = bench.device.info().as_dict() | {
-                "kind": kind,
-                "platform": probed["platform"],
-            }
-            for fact, value in (
-                ("config", config.as_data()),
-                ("space", config.space().digest()),
-                ("hardware", hardware),
-                ("versions", probed["versions"]),
-            ):
-                set_study_fact(study, fact, value)
-            atomic_write_text(folder / "config.yaml", config.as_yaml())
-            with Telemetry(config.storage_url(name)) as telemetry:
-                session = Session(
-                    config=config,
-                    study=study,
-                    telemetry=telemetry,
-                    bench=bench,
-                    say=say,
-                    started=started,
+            config = config.resolved(_kind(probed))
+            if not config.space().configs():
+                raise UsageError(
+                    "the space must have a config whose batch divides into its minibatches, but "
+                    "got none; choose --num-minibatches that divide num_envs × num_steps"
                 )
-                return _run(session)
+            sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
+            database = open_storage(url, create=True)
+            study = create_study(database, name, sampler=sampler, pruner=make_pruner(config.pruner))
+            set_study_fact(study, "hardware", _hardware(bench, probed))
+            set_study_fact(study, "versions", probed["versions"])
+            set_study_fact(study, "config", config.as_data())
+            atomic_write_text(config.folder(name) / "config.yaml", config.as_yaml())
+            return _run(config, study, bench, say=say, started=started)
+
+
+def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
+    """Go on with a study where it stands.
+
+    A study that has ended by itself stays as it is unless a flag says when to stop instead.
+
+    Args:
+        name: of the study.
+        flags: settings given anew; those of workload and space must be the study's own.
+        say: tells the user a line.
+
+    Raises:
+        Refused: another space, workload or hardware than the study's.
+        StudyNotFound: there is no such study.
+    """
+    started = time.monotonic()
+    config, facts = find(name, flags)
+    given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
+    if "ended" in facts and not given:
+        return Ending(**facts["ended"])
+    with (
+        _hold(config, name),
+        Interrupts() as interrupts,
+        _bench(config, name, interrupts, say) as bench,
+    ):
+        _refuse_other_hardware(facts["hardware"], _hardware(bench, bench.ask(ProbeRequest()).data))
+        database = open_storage(config.storage_url(name), create=False)
+        study = load_study(database, name)
+        seed = config.seed + len(study.get_trials(deepcopy=False))
+        study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
+        study.pruner = make_pruner(config.pruner)
+        return _run(config, study, bench, say=say, started=started)
+
+
+def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
+    """Return the config of a study, with flags on top, and the facts stored with it.
+
+    Reads SQL only: no Optuna, no device, no lock.
+
+    Raises:
+        StudyNotFound: there is no such study, or it was killed before it began.
+        Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
+        UsageError: a flag is wrong, or the storage's password is needed again.
+    """
+    _require_name(name)
+    places = StudyConfig(
+        **{k: v for k, v in flags.items() if k in ("runs_dir", "storage") and v is not None}
+    )
+    written = places.folder(name) / "config.yaml"
+    in_file = read_settings(written) if written.exists() else {}
+    storage = places.storage or in_file.get("storage")
+    if storage is not None and "***" in str(storage):
+        raise UsageError(
+            f"--storage must be given again to reach {name!r}, because passwords are not kept; "
+            f"but got only {storage}"
+        )
+    places = places.model_copy(update={"storage": storage})
+    facts = overview.study_facts(places.storage_url(name), name)
+    if "config" not in facts:
+        raise UsageError(
+            f"the study {name!r} must have been started, but was stopped before it began; delete "
+            f"{places.folder(name)} and start it again"
+        )
+    stored = load_config(facts["config"], {})
+    _refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
+    _refuse_other_settings(stored, flags, flag)
+    moved = {"runs_dir": places.runs_dir, "storage": storage}
+    config = load_config(
+        {**facts["config"], **{k: None if v is None else str(v) for k, v in moved.items()}}, flags
+    )
+    return config, facts
+
+
+def _run(
+    config: StudyConfig, study: optuna.Study, bench: Bench, *, say: Say, started: float
+) -> Ending:
+    with Telemetry(config.storage_url(study.study_name)) as telemetry:
+        return run(
+            Session(
+                config=config,
+                study=study,
+                telemetry=telemetry,
+                bench=bench,
+                say=say,
+                started=started,
+            )
+        )
+
+
+@contextmanager
+def _hold(config: StudyConfig, name: str) -> Iterator[None]:
+    """Hold the study's lock, which dies with this process, however it ends."""
+    folder = config.folder(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Refused(
+            f"a study must have one process at a time, but {name!r} is running in another; wait "
+            "for it or stop it"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"--runs-dir must be a folder that can be written, but got {config.runs_dir}: "
+            f"{error.strerror or error}"
+        ) from None
+    with lock:
+        yield
+
+
+@contextmanager
+def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> Iterator[Bench]:
+    device = open_device()
+    # Importing gymnax opens the device, which a spare must not do beside a trial on a GPU.
+    preload = config.env if device.info().kind == "cpu" else None
+    launcher = Launcher(config.folder(name) / "logs", preload=preload)
+    try:
+        with Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say) as bench:
+            yield bench
+    finally:
+        device.close()
+
+
+def _kind(probed: Mapping[str, Any]) -> str:
+    return "cpu" if probed["platform"] == "cpu" else "gpu"
+
+
+def _hardware(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the device is, by the driver's word and by jax's."""
+    info = bench.device.info()
+    memory = info.memory_bytes
+    limit = probed["bytes_limit"]
+    return {
+        "kind": _kind(probed),
+        "platform": probed["platform"],
+        "name": info.name if info.kind == _kind(probed) else probed["device_kind"],
+        "memory_gb": None if memory is None else memory / 1e9,
+        "uuid": info.uuid,
+        "driver": info.driver,
+        "cpu": info.cpu,
+        "cores": info.cores,
+        "mem_fraction": round(limit / memory, 4) if limit and memory else None,
+    }
+
+
+def _refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    for key in HARDWARE_IDENTITY:
+        if stored[key] != here[key]:
+            raise Refused(
+                f"a study must stay on its hardware, whose {key} is {stored[key]!r}, but got "
+                f"{here[key]!r}; start another study here"
+            )
+
+
+def _refuse_other_settings(stored: StudyConfig, given: Mapping[str, object], place: Any) -> None:
+    """Refuse settings of the workload or the space that are not the study's own."""
+    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields)
+    named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
+    wanted = load_config(None, named)
+    for key in named:
+        before, now = getattr(stored, key), getattr(wanted, key)
+        if key == "env_params":
+            before = {k: before.get(k) for k in now}
+        if before != now:
+            raise Refused(
+                f"{place(key)} must stay {before} in this study, but got {now}; start another "
+                "study for it"
+            )
+
+
+def _exists(url: str, name: str) -> bool:
+    from storage.database import sqlite_path
+
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        return False
+    return name in overview.study_names(url)
+
+
+def _require_name(name: str) -> None:
+    allowed = all(c.isalnum() or c in "-_." for c in name)
+    if not name or not allowed or name.startswith(".") or len(name) > 100:
+        raise UsageError(
+            f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
+        )
+
+
+def export_profiles(
+    name: str, places: Mapping[str, object], *, directory: Path | None, say: Say
+) -> list[Path]:
+    """Write a study's profiles again, measuring chosen configs once more where none has.
+
+    Raises:
+        ExportRefused: quality was not measured, or too few configs are feasible.
+        Refused: something must be measured, and this is other hardware than the study's.
+    """
+    started = time.monotonic()
+    config, facts = find(name, places)
+    with (
+        _hold(config, name),
+        Interrupts() as interrupts,
+        _bench(config, name, interrupts, say) as bench,
+    ):
+        study = load_study(open_storage(config.storage_url(name), create=False), name)
+        with Telemetry(config.storage_url(name)) as telemetry:
+            session = Session(
+                config=config,
+                study=study,
+                telemetry=telemetry,
+                bench=bench,
+                say=say,
+                started=started,
+                references=_stored_references(facts, name),
+            )
+            if unconfirmed(session):
+                here = _hardware(bench, bench.ask(ProbeRequest()).data)
+                _refuse_other_hardware(facts["hardware"], here)
+            notes = confirm(session)
+            if interrupts.count:
+                raise KeyboardInterrupt
+            return export(
+                session, directory or config.folder(name) / "profiles", reservations=notes
+            )
+
+
+def _stored_references(facts: Mapping[str, Any], name: str) -> References:
+    if "references" not in facts:
+        raise ExportRefused(
+            f"a study must be calibrated before it is exported, but {name!r} is not; go on with "
+            f"`tuner resume {name}`"
+        )
+    return References.from_json(facts["references"])

@@ -1,7 +1,6 @@
 """Real databases: an SQLite file for each test, and a PostgreSQL server for the session."""
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -50,13 +49,18 @@ def postgres_server() -> Iterator[sa.URL]:
 
 @pytest.fixture
 def postgres_url(postgres_server: sa.URL) -> str:
-    """The address of a new, empty database."""
-    name = f"test_{secrets.token_hex(6)}"
+    """The address of an empty database; one serves all tests, since making one takes 0.2 s."""
     engine = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        # Connections that killed processes left would hold locks on what is dropped.
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
-    return postgres_server.set(database=name).render_as_string(hide_password=False)
+    return postgres_server.render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

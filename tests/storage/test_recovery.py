@@ -5,13 +5,14 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from storage.database import connect
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, running_trials
 from storage.studies import create_study, load_study, open_storage
@@ -186,6 +187,7 @@ def test_a_killed_process_loses_nothing_that_it_had_saved(
         deadline = time.monotonic() + 60
         while not (study.trials[0].params and (not is_saved or telemetry.records("demo"))):
             assert time.monotonic() < deadline
+            time.sleep(0.05)
         child.kill()
         child.join(60)
         assert child.exitcode == -signal.SIGKILL
@@ -198,17 +200,24 @@ def test_a_killed_process_loses_nothing_that_it_had_saved(
         assert study.trials[1].system_attrs["fixed_params"] == {"num_envs": 32}
 
 
-def test_a_silent_trial_of_another_worker_is_retried_once(
-    url: str, opened: Opened, tmp_path: Path
-) -> None:
+def _heartbeats(url: str) -> int:
+    engine = connect(url)
+    with engine.connect() as connection:
+        found = connection.scalar(sa.text("SELECT count(*) FROM trial_heartbeats"))
+    engine.dispose()
+    return int(found or 0)
+
+
+def test_a_silent_trial_of_another_worker_is_retried_once(url: str, opened: Opened) -> None:
     """Heartbeats, for studies of several machines: nobody holds the lock there."""
     study = create_study(opened(url, heartbeat_s=1, grace_s=1), "demo")
     study.enqueue_trial({"num_envs": 32})
     child = FORK.Process(target=_run_until_killed, args=(url, None))
     child.start()
     deadline = time.monotonic() + 60
-    while not study.trials[0].params:
+    while not (_heartbeats(url) and study.trials[0].params):
         assert time.monotonic() < deadline
+        time.sleep(0.05)
     child.kill()
     child.join(60)
     while len(study.trials) == 1:

@@ -44,11 +44,11 @@ class Session:
             line = line[os.write(self._events_fd, line) :]
         self._phase = name
 
-    def serve(self, *, preload: str) -> None:
+    def serve(self, *, preload: str | None) -> None:
         """Answer requests until a trial has been run or the parent is gone."""
         threading.Thread(target=self._listen, daemon=True).start()
         try:
-            if parse(preload).kind == "gymnax":
+            if preload is not None and parse(preload).kind == "gymnax":
                 import envs.gymnax_adapter  # noqa: F401  # seconds of imports, done ahead
         except EnvError as error:
             self.emit("rejected", type=type(error).__name__, text=str(error), phase="starting")

@@ -43,13 +43,13 @@ def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSample
             ) from None
     inner: BaseSampler | None = None
     if name == "gp":
-        inner = GPSampler(seed=seed, warn_independent_sampling=False)
+        inner = GPSampler(seed=seed)
     elif name in ("auto", "tpe"):
-        inner = TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False)
+        inner = TPESampler(seed=seed, multivariate=True)
     return HardwareSampler(space, inner, seed=seed, in_order=name == "grid")
 
 
-def distributions(space: SearchSpace) -> dict[str, CategoricalDistribution]:
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """Return the categorical distribution of each dimension."""
     return {name: CategoricalDistribution(c) for name, c in space.choices().items()}
 
@@ -97,7 +97,7 @@ class HardwareSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the four dimensions, which never change within a study."""
-        return dict(distributions(self._space))
+        return distributions(self._space)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -108,8 +108,7 @@ class HardwareSampler(BaseSampler):
         left = untried(study, self._space)
         if not left:
             return {}
-        config = self._proposed(study, trial, search_space, left)
-        return {} if config is None else config.as_dict()
+        return self._proposed(study, trial, search_space, left).as_dict()
 
     def _proposed(
         self,
@@ -117,9 +116,11 @@ class HardwareSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
         left: Sequence[HardwareConfig],
-    ) -> HardwareConfig | None:
+    ) -> HardwareConfig:
         allowed = set(left)
-        for _ in range(REDRAWS if self._inner is not None else 0):
+        for _ in range(REDRAWS):
+            if self._inner is None:
+                break
             params = self._inner.sample_relative(study, trial, search_space)
             if not params:
                 break  # the inner sampler is still starting up

@@ -1,4 +1,4 @@
-"""Makes JAX strict while these tests run: operands of unequal rank are an error."""
+"""Makes JAX strict while these tests run, and quick to compile where a test trains only briefly."""
 
 from collections.abc import Iterator
 
@@ -8,5 +8,17 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def strict_rank_promotion() -> Iterator[None]:
+    """Make operands of unequal rank an error."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Leave most of XLA's optimisations out: it halves the time to compile.
+
+    A test file that trains for long overrides this with a fixture of the same name.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

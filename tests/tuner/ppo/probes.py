@@ -1,9 +1,9 @@
-"""Probe environments: problems so small that what must be learned can be derived by hand.
+"""A probe environment: problems so small that what must be learned can be derived by hand.
 
-After the probes of rejax and of "Debugging RL" (A. Jones): each isolates one part of the learner.
+After the probes of rejax: each isolates one part of the learner. They differ only in traced
+parameters, so that one compiled program serves them all.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,7 +11,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from envs.base import Timestep
+from envs.base import Timestep, strongly_typed
+
+
+class ProbeParams(NamedTuple):
+    """What the reward consists of, and how episodes run.
+
+    The reward of a step is the sum of `constant`, `by_sign` times the sign observed, `at_end` on
+    the last step, `by_action` times +1 for action 0 and −1 for action 1, and `by_match` times +1
+    where action 1 meets a positive sign or action 0 another, else −1.
+    """
+
+    constant: Array | float = 0.0
+    by_sign: Array | float = 0.0
+    at_end: Array | float = 0.0
+    by_action: Array | float = 0.0
+    by_match: Array | float = 0.0
+    length: Array | int = 1
+    has_sign: Array | bool = False
+    truncates: Array | bool = False
+
+    def as_arrays(self) -> "ProbeParams":
+        arrays: ProbeParams = strongly_typed(self)
+        return arrays
 
 
 class ProbeState(NamedTuple):
@@ -23,43 +45,43 @@ class ProbeState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Episodes of `length` steps; the observation is `[sign, clock]`, the reward a function of
-    sign, action and whether this is the last step."""
+    """Two actions; the observation is `[sign, clock]`."""
 
-    reward_fn: Callable[[Array, Array, Array], Array]
-    num_actions: int = 1
-    length: int = 1
-    has_sign: bool = False
-    truncates: bool = False
-    per_step_return: bool = False
+    eval_steps: int = 16
 
     obs_shape: ClassVar[tuple[int, ...]] = (2,)
+    num_actions: ClassVar[int] = 2
+    per_step_return: ClassVar[bool] = False
 
-    @property
-    def eval_steps(self) -> int:
-        return self.length
-
-    def best_return(self, params: Array) -> float | None:
+    def best_return(self, params: ProbeParams) -> float | None:
         return None
 
-    def reset(self, key: PRNGKeyArray, params: Array) -> tuple[Float[Array, " 2"], ProbeState]:
-        sign = jax.random.rademacher(key, (), jnp.float32) * self.has_sign
+    def reset(
+        self, key: PRNGKeyArray, params: ProbeParams
+    ) -> tuple[Float[Array, " 2"], ProbeState]:
+        sign = jax.random.rademacher(key, (), jnp.float32) * params.has_sign
         state = ProbeState(sign, jnp.zeros((), jnp.int32))
         return self._observe(state), state
 
     def step(
-        self, key: PRNGKeyArray, state: ProbeState, action: Int[Array, ""], params: Array
+        self, key: PRNGKeyArray, state: ProbeState, action: Int[Array, ""], params: ProbeParams
     ) -> Timestep:
-        clock = state.clock + 1
-        is_last = clock >= self.length
-        after = ProbeState(state.sign, clock)
-        never = jnp.zeros((), jnp.bool_)
+        after = ProbeState(state.sign, state.clock + 1)
+        is_last = after.clock >= params.length
+        is_match = (action == 1) == (state.sign > 0)
+        reward = (
+            params.constant
+            + params.by_sign * state.sign
+            + params.at_end * is_last
+            + params.by_action * jnp.where(action == 0, 1.0, -1.0)
+            + params.by_match * jnp.where(is_match, 1.0, -1.0)
+        )
         return Timestep(
             obs=self._observe(after),
             state=after,
-            reward=self.reward_fn(state.sign, action, is_last) * params,
-            terminated=never if self.truncates else is_last,
-            truncated=is_last if self.truncates else never,
+            reward=reward,
+            terminated=is_last & ~params.truncates,
+            truncated=is_last & params.truncates,
         )
 
     def stagger(self, state: ProbeState, fraction: Float[Array, ""]) -> ProbeState:
@@ -67,23 +89,3 @@ class Probe:
 
     def _observe(self, state: ProbeState) -> Float[Array, " 2"]:
         return jnp.stack([state.sign, state.clock.astype(jnp.float32)])
-
-
-def constant_reward(sign: Array, action: Array, is_last: Array) -> Array:
-    return jnp.ones((), jnp.float32)
-
-
-def sign_reward(sign: Array, action: Array, is_last: Array) -> Array:
-    return sign
-
-
-def last_reward(sign: Array, action: Array, is_last: Array) -> Array:
-    return is_last.astype(jnp.float32)
-
-
-def action_reward(sign: Array, action: Array, is_last: Array) -> Array:
-    return jnp.where(action == 0, 1.0, -1.0)
-
-
-def sign_action_reward(sign: Array, action: Array, is_last: Array) -> Array:
-    return jnp.where((action == 1) == (sign > 0), 1.0, -1.0)

@@ -14,6 +14,11 @@ from tuner.ppo.types import Hyperparams, PPOConfig
 CONFIG = PPOConfig(num_envs=64, num_steps=64, num_minibatches=4, num_epochs=4)
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation() -> None:
+    """Keep XLA's optimisations: these tests train for long."""
+
+
 def trained_return(
     env: Environment, env_params: Any, hyperparams: Hyperparams, *, env_steps: int
 ) -> float:
@@ -37,10 +42,9 @@ def test_cartpole_is_solved() -> None:
     assert trained_return(env, env_params, hyperparams, env_steps=500_000) >= 450
 
 
-@pytest.mark.parametrize("obs_dim", [32])
-def test_stress_reaches_nine_tenths_of_its_optimum(obs_dim: int) -> None:
-    env, env_params = make("stress", {"obs_dim": obs_dim})
+def test_stress_reaches_nine_tenths_of_its_optimum() -> None:
+    env, env_params = make("stress", {"obs_dim": 32})
     optimum = env.best_return(env_params)
     assert optimum is not None
     hyperparams = Hyperparams(learning_rate=1e-3)
-    assert trained_return(env, env_params, hyperparams, env_steps=450_000) >= 0.9 * optimum
+    assert trained_return(env, env_params, hyperparams, env_steps=400_000) >= 0.9 * optimum

@@ -1,0 +1,270 @@
+"""The command line: parse, call, print, and map errors to exit codes.
+
+Nothing is decided here. Heavy imports happen inside the commands that need them, so that
+`tuner --help` answers at once.
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from pydantic import BaseModel
+
+from tuner.config import (
+    MeasureSettings,
+    PlaceSettings,
+    SpaceSettings,
+    StopSettings,
+    StudyConfig,
+    WorkloadSettings,
+    flag,
+    load_config,
+)
+from tuner.errors import TunerError
+
+app = typer.Typer(
+    help="Measure which num_envs, num_steps, num_minibatches and num_epochs train PPO in JAX best "
+    "on this machine.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PANELS: dict[type[BaseModel], str] = {
+    WorkloadSettings: "What is trained",
+    SpaceSettings: "What is tried",
+    StopSettings: "When to stop",
+    MeasureSettings: "How it is measured and scored",
+    PlaceSettings: "Where things are kept",
+}
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+RunsDir = Annotated[Path, typer.Option(help="Folder of all studies.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Database URL [default: SQLite in runs/NAME/study.db].")
+]
+
+
+def settings_as_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for every field of `StudyConfig`, passed on as **settings.
+
+    All flags take text: `tuner.config` reads it as it reads the values of a file, so that both
+    are checked by the same rules and refused in the same words.
+    """
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for part, panel in PANELS.items():
+        for name, field in part.model_fields.items():
+            kind = list[str] | None if name == "env_params" else str | None
+            default = "" if field.default in (None, {}) else f" [default: {field.default}]"
+            option = typer.Option(
+                flag(name),
+                help=f"{field.description}{default}",
+                rich_help_panel=panel,
+                metavar="VALUE",
+                show_default=False,
+            )
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[kind, option],
+                )
+            )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def say(line: str) -> None:
+    """Tell the user of progress; results go to stdout instead."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
+@settings_as_flags
+def start(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the study.")] = "demo",
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML; flags win."),
+    ] = None,
+    **settings: object,
+) -> None:
+    """Start a study: calibrate, search, measure the best again, write three profiles."""
+    loaded = load_config(config, settings)
+    from envs.names import parse
+    from tuner.study import start as start_study
+
+    parse(loaded.env)
+    ending = start_study(loaded, name, say=say)
+    _end(name, loaded, ending)
+
+
+@app.command(epilog="Example: tuner resume demo --budget 10m")
+@settings_as_flags
+def resume(name: Name, **settings: object) -> None:
+    """Go on with a study that was stopped or killed, or that is to run for longer."""
+    from tuner.study import find
+    from tuner.study import resume as resume_study
+
+    ending = resume_study(name, settings, say=say)
+    _end(name, find(name, settings)[0], ending)
+
+
+@app.command("list", epilog="Example: tuner list")
+def list_studies(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
+    """List the studies here."""
+    from tuner.report.overview import list_document, print_list
+
+    document = list_document(runs_dir)
+    _print_json(document) if as_json else print_list(document)
+
+
+@app.command(epilog="Example: tuner status demo --json")
+def status(
+    name: Name,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a study is, what is best so far, and why trials ended."""
+    from tuner.report.overview import print_status, status_document
+
+    document = status_document(name, {"runs_dir": str(runs_dir), "storage": storage})
+    _print_json(document) if as_json else print_status(document)
+
+
+@app.command(epilog="Example: tuner show demo 7")
+def show(
+    name: Name,
+    trial: Annotated[int | None, typer.Argument(metavar="[TRIAL]", help="Its number.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one trial in full; without TRIAL, the history of the study's profiles."""
+    from tuner.report import details
+
+    places = {"runs_dir": str(runs_dir), "storage": storage}
+    if trial is None:
+        history = details.profile_history(name, places)
+        _print_json(history) if as_json else details.print_history(history)
+    else:
+        document = details.trial_document(name, trial, places)
+        _print_json(document) if as_json else details.print_trial(document)
+
+
+@app.command(epilog="Example: tuner report demo")
+def report(name: Name, runs_dir: RunsDir = Path("runs"), storage: Storage = None) -> None:
+    """Print the study's tables: configs, profiles, and where the time went."""
+    from tuner.report.summary import print_report
+
+    print_report(name, {"runs_dir": str(runs_dir), "storage": storage})
+
+
+@app.command(epilog="Example: tuner export demo -o profiles")
+def export(
+    name: Name,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="[default: runs/NAME/profiles]"),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+) -> None:
+    """Write the three profiles of a study from what it has measured."""
+    from tuner.study import export_profiles
+
+    places = {"runs_dir": str(runs_dir), "storage": storage}
+    for path in export_profiles(name, places, directory=output, say=say):
+        print(path)
+
+
+@app.command(epilog="Example: tuner dashboard demo --port 8080")
+def dashboard(
+    name: Name,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1.")] = 8080,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+) -> None:
+    """Open optuna-dashboard on a study, on this machine only."""
+    from tuner.report.dashboard import serve
+
+    serve(name, {"runs_dir": str(runs_dir), "storage": storage}, port=port, say=say)
+
+
+@app.command(epilog="Example: tuner doctor")
+def doctor(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
+    """Say what this machine is, and what can and cannot be measured on it."""
+    from tuner.doctor import examine
+    from tuner.report.overview import print_doctor
+
+    found = examine(runs_dir)
+    _print_json(found) if as_json else print_doctor(found)
+
+
+def main() -> None:
+    """Run the command line and exit; every expected error is one line on stderr."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    from storage.errors import StorageError
+
+    try:
+        result = app(args=arguments, prog_name="tuner", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.exceptions.Abort:
+        return 5
+    except click.ClickException as error:
+        say(f"tuner: {' '.join(error.format_message().split())}")
+        return 2
+    except TunerError as error:
+        say(f"tuner: {error}")
+        return error.exit_code
+    except StorageError as error:
+        say(f"tuner: {error}")
+        return _storage_exit_code(error)
+    except KeyboardInterrupt:
+        return 5
+    except BrokenPipeError:
+        with suppress(OSError):
+            sys.stdout.close()
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _storage_exit_code(error: Exception) -> int:
+    from storage import errors
+
+    if isinstance(error, errors.StudyExists | errors.NewerSchema | errors.OlderSchema):
+        return 4
+    return 8 if isinstance(error, errors.StorageUnavailable) else 2
+
+
+def _end(name: str, config: StudyConfig, ending: Any) -> None:
+    """Print the summary of a study and leave with its exit code."""
+    from tuner.report.summary import print_report
+
+    if ending.exit_code != 5:
+        print_report(name, {"runs_dir": str(config.runs_dir), "storage": config.storage})
+    if ending.refusal is not None:
+        say(f"tuner: {ending.refusal}")
+    if ending.exit_code == 5:
+        say(f"tuner: stopped, everything finished is saved; go on with `tuner resume {name}`")
+    raise typer.Exit(ending.exit_code)
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, ensure_ascii=False))

@@ -1,0 +1,133 @@
+"""One trial in full, and the history of a study's profiles."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from storage.profile_files import read
+from storage.telemetry import Telemetry
+from tuner.errors import UsageError
+from tuner.report.overview import number
+from tuner.report.reading import read_study
+from tuner.study import find
+
+
+def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:
+    """Return a trial's record, its replicates, its curve and the lines of its log.
+
+    Raises:
+        UsageError: the study has no record of that trial.
+    """
+    study = read_study(name, places)
+    records = [record for record in study.records if record.trial == trial]
+    if not records:
+        known = sorted({record.trial for record in study.records})
+        raise UsageError(
+            f"TRIAL must be one that has ended, {_ranges(known)}, but got {trial}; see "
+            f"`tuner report {name}`"
+        )
+    with Telemetry(study.config.storage_url(name), create=False) as telemetry:
+        curve = [
+            {
+                "env_steps": point.env_steps,
+                "seconds": point.seconds,
+                "learning": point.learning,
+                **point.metrics,
+            }
+            for point in telemetry.curve(name, trial)
+        ]
+    log = study.config.folder(name) / "logs" / f"trial-{trial:04d}.log"
+    return {
+        **records[0].as_dict(),
+        "replicates": [record.as_dict() for record in records[1:]],
+        "curve": curve,
+        "log": str(log) if log.exists() else None,
+    }
+
+
+def print_trial(document: Mapping[str, Any]) -> None:
+    """Print every field of a trial that was measured, and how its training went."""
+    console = Console(highlight=False)
+    hidden = ("curve", "replicates", "phases", "log")
+    for key, value in document.items():
+        if key not in hidden and value is not None:
+            console.print(f"{key:<20} {_short(value)}", markup=False)
+    phases = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in document["phases"].items())
+    console.print(f"{'time went to':<20} {phases}", markup=False)
+    for replicate in document["replicates"]:
+        console.print(
+            f"{'measured again':<20} {replicate['status']}, "
+            f"{number(replicate['sps'], ',.0f')} env-steps/s, "
+            f"score {number(replicate['final_score'], '.3f')}",
+            markup=False,
+        )
+    returns = [
+        point["mean_return"]
+        for point in document["curve"]
+        if point["mean_return"] is not None and point["learning"]
+    ]
+    if returns:
+        console.print(
+            f"{'training return':<20} {sparkline(returns)} {returns[0]:.3g} to {returns[-1]:.3g}",
+            markup=False,
+        )
+    console.print(f"{'log':<20} {document['log'] or 'none on this machine'}", markup=False)
+
+
+def profile_history(name: str, places: Mapping[str, object]) -> list[dict[str, Any]]:
+    """Return the profiles of a study, present ones and earlier ones, oldest first."""
+    config, _ = find(name, places)
+    folder = config.folder(name) / "profiles"
+    files = sorted(folder.glob("history/*.yaml")) + sorted(folder.glob("*.yaml"))
+    return [_history_entry(path) for path in files]
+
+
+def print_history(history: list[dict[str, Any]]) -> None:
+    """Print a line for each profile."""
+    console = Console(highlight=False)
+    if not history:
+        console.print("no profiles yet; see tuner status, or tuner export")
+    for entry in history:
+        config = "x".join(str(entry[key]) for key in ("num_envs", "num_steps"))
+        console.print(
+            f"{entry['date'] or '–'}  {entry['profile']:<11} {config} "
+            f"mb{entry['num_minibatches']} ep{entry['num_epochs']}  "
+            f"{number(entry['expected_sps'], ',.0f')} env-steps/s  {entry['file']}",
+            markup=False,
+        )
+
+
+def sparkline(values: list[float], width: int = 32) -> str:
+    """Return a line of bars for a series, at most `width` of them."""
+    picked = (
+        [values[i * len(values) // width] for i in range(width)] if len(values) > width else values
+    )
+    low, high = min(picked), max(picked)
+    if high == low:
+        return "▄" * len(picked)
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / (high - low))] for value in picked)
+
+
+def _history_entry(path: Path) -> dict[str, Any]:
+    profile = read(path)
+    keys = ("profile", "num_envs", "num_steps", "num_minibatches", "num_epochs", "expected_sps")
+    values = profile.as_dict()
+    return {
+        **{key: values[key] for key in (*keys, "final_score", "quality_score", "reason")},
+        "date": profile.measured.get("date"),
+        "file": str(path),
+    }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, tuple | list):
+        return " to ".join(_short(item) for item in value)
+    return str(value)
+
+
+def _ranges(numbers: list[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if numbers else "of which there is none yet"

@@ -1,0 +1,161 @@
+"""Studies from afar: the list of them, one study's status, and what `tuner doctor` found.
+
+Each has a document (what `--json` prints, named in the contract) and a way to print it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from storage.errors import StorageError
+from tuner.aggregate import ConfigSummary
+from tuner.errors import TunerError
+from tuner.report.reading import StudyReading, read_study
+
+
+def list_document(runs_dir: Path) -> list[dict[str, Any]]:
+    """Return what is known of every study under a runs folder, by name."""
+    folders = sorted(path.parent for path in runs_dir.glob("*/config.yaml"))
+    return [_list_entry(folder.name, runs_dir) for folder in folders]
+
+
+def print_list(entries: list[dict[str, Any]]) -> None:
+    """Print the studies, one a row."""
+    if not entries:
+        Console().print("no studies here; begin one with: tuner start")
+        return
+    table = _table("study", "trials", "best score", "env-steps/s", "state")
+    for entry in entries:
+        best = entry["best"] or {}
+        table.add_row(
+            entry["study"],
+            "" if entry["trials"] is None else str(sum(entry["trials"].values())),
+            number(best.get("final_score"), ".3f"),
+            number(best.get("sps"), ",.0f"),
+            entry["state"],
+        )
+    Console().print(table)
+
+
+def status_document(name: str, places: Mapping[str, object]) -> dict[str, Any]:
+    """Return the status of a study: the document of `tuner status --json`."""
+    study = read_study(name, places)
+    hardware = study.facts.get("hardware")
+    from storage.database import hide_password
+
+    return {
+        "study": name,
+        "storage": hide_password(study.config.storage_url(name)),
+        "trials": study.counts,
+        "statuses": study.statuses,
+        "best": _with_score(study.best()),
+        "baseline": _as_baseline(study.baseline()),
+        "front": front_of(study),
+        "elapsed_s": sum(r.duration for r in study.records if r.duration is not None),
+        "ended": study.facts.get("ended"),
+        "device": None
+        if hardware is None
+        else {key: hardware[key] for key in ("kind", "name", "memory_gb", "uuid")},
+    }
+
+
+def print_status(document: Mapping[str, Any]) -> None:
+    """Print a study's status in words."""
+    console = Console(highlight=False)
+    device = document["device"] or {"name": "device not known yet"}
+    console.print(f"[bold]{document['study']}[/bold] on {device['name']}")
+    trials = ", ".join(f"{count} {state}" for state, count in document["trials"].items() if count)
+    console.print(f"trials    {trials or 'none yet'}")
+    ways = ", ".join(f"{count} {way}" for way, count in document["statuses"].items() if count)
+    console.print(f"ended as  {ways or 'none yet'}")
+    for what in ("baseline", "best"):
+        found = document[what]
+        if found is not None:
+            config = " ".join(f"{key}={value}" for key, value in found["config"].items())
+            speed = number(found["sps"], ",.0f")
+            console.print(f"{what:<9} trial {found['trial']}: {config}, {speed} env-steps/s")
+    ended = document["ended"]
+    if ended is not None:
+        console.print(f"search    ended: {ended['reason']}")
+        if ended["refusal"]:
+            console.print(f"profiles  none: {ended['refusal']}")
+
+
+def print_doctor(found: Mapping[str, Any]) -> None:
+    """Print what the doctor found, with a remedy where something is not as it should be."""
+    from tuner.doctor import sections
+
+    console = Console(highlight=False)
+    for section in sections(dict(found)):
+        console.print(f"\n[bold]{section.title}[/bold]")
+        for row in section.rows:
+            mark = " " if row.is_ok else "!"
+            console.print(f"{mark} {row.what}: {row.value or 'unknown'}", markup=False)
+            if row.remedy:
+                console.print(f"    {row.remedy}", markup=False)
+
+
+def front_of(study: StudyReading) -> list[int]:
+    """Return the trials on the Pareto front that profiles are chosen from, in order."""
+    from tuner.pareto import pareto_front
+
+    if study.references is None:
+        return []
+    names = {"gpu": "device_util", "quality": "quality_score", "sps": "sps"}
+    used = [names[component] for component in study.references.components]
+    eligible = [
+        s
+        for s in study.summaries()
+        if s.status == "success"
+        and s.quality_acceptable is not False
+        and all(getattr(s, name) is not None for name in used)
+    ]
+    points = [[float(getattr(s, name)) for name in used] for s in eligible]
+    return sorted(eligible[index].trial for index in pareto_front(points))
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number in a format, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def _list_entry(name: str, runs_dir: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"study": name, "trials": None, "best": None}
+    try:
+        study = read_study(name, {"runs_dir": str(runs_dir)})
+    except (StorageError, TunerError) as error:
+        return entry | {"state": f"unreadable: {error}"}
+    state = "ended" if "ended" in study.facts else "unfinished"
+    return entry | {"trials": study.counts, "best": _with_score(study.best()), "state": state}
+
+
+def _with_score(summary: ConfigSummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    return {
+        "trial": summary.trial,
+        "final_score": summary.final_score,
+        "config": summary.config.as_dict(),
+        "sps": summary.sps,
+    }
+
+
+def _as_baseline(summary: ConfigSummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    return {
+        "trial": summary.trial,
+        "config": summary.config.as_dict(),
+        "sps": summary.sps,
+        "mean_return": summary.mean_return,
+    }
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    return table

@@ -1,0 +1,65 @@
+"""What every report starts from: a study's config, facts, records and references, read-only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from storage import overview
+from storage.records import TrialRecord
+from storage.telemetry import Telemetry
+from tuner.aggregate import ConfigSummary, summarise
+from tuner.config import StudyConfig
+from tuner.references import References
+from tuner.study import find
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReading:
+    """A study as it stands; `references` is None until it is calibrated."""
+
+    name: str
+    config: StudyConfig
+    facts: dict[str, Any]
+    counts: dict[str, int]
+    statuses: dict[str, int]
+    records: list[TrialRecord]
+    references: References | None
+
+    def summaries(self) -> list[ConfigSummary]:
+        """Return one summary for each config that was measured."""
+        return summarise(self.records)
+
+    def best(self) -> ConfigSummary | None:
+        """Return the config with the best mean composite, None while there is none."""
+        scored = [s for s in self.summaries() if s.final_score is not None]
+        return max(scored, key=lambda s: s.final_score or 0.0, default=None)
+
+    def baseline(self) -> ConfigSummary | None:
+        """Return the baseline, None until it is measured."""
+        return next((s for s in self.summaries() if s.trial == 0), None)
+
+
+def read_study(name: str, places: Mapping[str, object]) -> StudyReading:
+    """Read a study straight from SQL, without Optuna.
+
+    Args:
+        name: of the study.
+        places: `runs_dir` and `storage`, as flags give them.
+
+    Raises:
+        StorageError: there is no such study, or its database cannot be read.
+    """
+    config, facts = find(name, places)
+    url = config.storage_url(name)
+    with Telemetry(url, create=False) as telemetry:
+        records, statuses = telemetry.records(name), telemetry.status_counts(name)
+    stored = facts.get("references")
+    return StudyReading(
+        name=name,
+        config=config,
+        facts=facts,
+        counts=overview.counts(url, name),
+        statuses=statuses,
+        records=records,
+        references=None if stored is None else References.from_json(stored),
+    )

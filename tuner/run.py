@@ -1,0 +1,176 @@
+"""The work of a study on an open bench: calibrate, search, measure the finalists, export.
+
+Every step asks the tables where things stand, so that a process that was killed at any moment is
+followed by one that goes on.
+"""
+
+from dataclasses import asdict, dataclass
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from storage import csv_file
+from storage.records import TrialRecord
+from storage.recovery import CONSTRAINT, close_trial, running_trials
+from storage.studies import set_study_fact, study_facts
+from tuner.calibration import budget_env_steps, measure_baseline, measure_chance
+from tuner.errors import ExportRefused, NothingFeasible
+from tuner.finalists import confirm, export
+from tuner.objective import Objective, TrialFailed, dashboard_attrs, describe, fill_in_score
+from tuner.references import References
+from tuner.score import default_min_gain
+from tuner.search.sampler import config_of, distributions, untried
+from tuner.session import Session
+from tuner.stopping import reason_to_stop
+
+INTERRUPTED = "stopped on request"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a command left its study: why the search ended, and what came of it.
+
+    `exit_code` and `refusal` say why there are no profiles, if there are none.
+    """
+
+    reason: str
+    profiles: tuple[str, ...] = ()
+    refusal: str | None = None
+    exit_code: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def run(session: Session) -> Ending:
+    """Take a study from wherever it stands to its end, and remember that it ended."""
+    folder = session.config.folder(session.study.study_name)
+    close_stale_trials(session)
+    csv_file.rewrite(folder / "trials.csv", session.records())
+    try:
+        calibrate(session)
+        reason = search(session)
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+    if reason == INTERRUPTED:
+        return Ending(reason, exit_code=5)
+    session.say(f"search ended: {reason}")
+    ending = finish(session, reason)
+    if ending.exit_code != 5:
+        set_study_fact(session.study, "ended", asdict(ending))
+    return ending
+
+
+def close_stale_trials(session: Session) -> None:
+    """End every trial that a killed process left RUNNING, as its record says.
+
+    The caller holds the study's lock, so that none of them can be alive.
+    """
+    for trial in running_trials(session.study):
+        record = session.telemetry.record(session.study.study_name, trial.number)
+        value = None
+        if record is not None and record.status == "success" and record.final_score is None:
+            value = fill_in_score(session, record)
+        state = close_trial(
+            session.study,
+            trial.number,
+            reason="its process was killed while it ran",
+            record=record,
+            value=value,
+        )
+        session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
+
+
+def calibrate(session: Session) -> None:
+    """Load the study's references, or measure them and add the baseline as trial 0.
+
+    The references are stored after the baseline's records and before its trial: a process that is
+    killed in between leaves everything that the next one needs.
+    """
+    study, name = session.study, session.study.study_name
+    facts = study_facts(study)
+    if "references" in facts:
+        session.references = References.from_json(facts["references"])
+    else:
+        session.say("calibrating: chance, budget, baseline")
+        chance = measure_chance(session)
+        references, measurements = measure_baseline(session, chance, budget_env_steps(session))
+        session.references = references
+        for measurement in measurements:
+            record = session.keep(measurement)
+        session.say(describe(record))
+        environment = {"obs_shape": list(chance.obs_shape), "num_actions": chance.num_actions}
+        set_study_fact(study, "environment", environment)
+        set_study_fact(study, "references", references.as_json())
+    if not study.get_trials(deepcopy=False):
+        baseline = session.telemetry.record(name, 0)
+        if baseline is None:
+            raise ValueError("a calibrated study must have the record of its baseline")
+        _add_baseline(session, baseline)
+
+
+def _add_baseline(session: Session, record: TrialRecord) -> None:
+    """Tell Optuna of the baseline; outside the space it is a trial without parameters."""
+    space = session.config.space()
+    params = {name: getattr(record, name) for name in distributions(space)}
+    inside = config_of(params) in space.configs()
+    value = record.final_score
+    session.study.add_trial(
+        create_trial(
+            state=TrialState.COMPLETE,
+            value=fill_in_score(session, record) if value is None else value,
+            params=params if inside else {},
+            distributions=distributions(space) if inside else {},
+            user_attrs=dashboard_attrs(record),
+            system_attrs={f"constraints:{CONSTRAINT}": 0.0},
+        )
+    )
+
+
+def search(session: Session) -> str:
+    """Run trials until there is a reason to stop, and return it."""
+    if session.references is None:
+        raise ValueError("a study must be calibrated before it is searched")
+    config, study = session.config, session.study
+    min_gain = config.min_gain
+    if min_gain is None:
+        min_gain = default_min_gain(session.references.epsilon)
+    objective = Objective(session)
+    while True:
+        reason = reason_to_stop(
+            session.records(),
+            trials=config.trials,
+            patience=config.patience,
+            min_gain=min_gain,
+            min_trials=config.min_trials,
+            untried=len(untried(study, config.space())) + num_waiting(study),
+            time_left_s=session.time_left_s(),
+        )
+        if session.bench.interrupts.count:
+            return INTERRUPTED
+        if reason is not None:
+            return reason
+        study.optimize(objective, n_trials=1, catch=(TrialFailed,))
+
+
+def num_waiting(study: optuna.Study) -> int:
+    """Return how many trials are queued."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+
+def finish(session: Session, reason: str) -> Ending:
+    """Measure the finalists once more and write the profiles, or say why there are none."""
+    name = session.study.study_name
+    tried = [r for r in session.records() if r.trial > 0]
+    if tried and all(record.status != "success" for record in tried):
+        refusal = NothingFeasible(
+            f"a study must have a feasible config, but got none of {len(tried)} that were tried; "
+            f"see `tuner status {name}` for what ended them"
+        )
+        return Ending(reason, refusal=str(refusal), exit_code=refusal.exit_code)
+    try:
+        notes = confirm(session)
+        if session.bench.interrupts.count:
+            return Ending(reason, notes=tuple(notes), exit_code=5)
+        paths = export(session, session.config.folder(name) / "profiles", reservations=notes)
+    except ExportRefused as error:
+        return Ending(reason, refusal=str(error), exit_code=error.exit_code)
+    return Ending(reason, profiles=tuple(str(path) for path in paths), notes=tuple(notes))
