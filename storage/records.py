@@ -1,7 +1,7 @@
 """What is remembered of one measurement: the record, its training curve and its device samples.
 
 Plain data without a database, so that whoever fills or reads a record needs no SQLAlchemy.
-The fields of `TrialRecord` are, in this order, the columns of `trials.csv`.
+The fields of `TrialRecord` are the columns of `trials.csv` (see `storage.csv_file`).
 """
 
 from dataclasses import asdict, dataclass, field, fields

@@ -72,12 +72,16 @@ def summarise(records: Iterable[TrialRecord]) -> list[ConfigSummary]:
     """
     by_config: dict[HardwareConfig, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda r: (r.trial, r.replicate)):
-        config = HardwareConfig(
-            record.num_envs, record.num_steps, record.num_minibatches, record.num_epochs
-        )
-        by_config.setdefault(config, []).append(record)
+        by_config.setdefault(hardware_of(record), []).append(record)
     summaries = [_summarise_config(config, group) for config, group in by_config.items()]
     return sorted(summaries, key=lambda summary: summary.trial)
+
+
+def hardware_of(record: TrialRecord) -> HardwareConfig:
+    """Return the config that a record is of."""
+    return HardwareConfig(
+        record.num_envs, record.num_steps, record.num_minibatches, record.num_epochs
+    )
 
 
 def combine_intervals(records: Sequence[TrialRecord]) -> tuple[float, float] | None:

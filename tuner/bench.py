@@ -17,12 +17,13 @@ from tuner.devices.monitor import GPUMonitor
 from tuner.errors import TunerError, UsageError
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child, Launcher, run_trial
-from tuner.measurement import Measurement, measure, window_of
+from tuner.measurement import MUST_BE_FINITE, Measurement, measure, window_of
 from tuner.outcome import Diverged, Outcome
 from tuner.protocol import Event, FitRequest, ProbeRequest, RandomRequest, TrainRequest
 from tuner.space import HardwareConfig
 
-MUST_BE_FINITE = ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm")
+QUESTION_S = 300.0
+"""Least time for a question, however short a trial must be: it may compile many programs."""
 ANSWERS = {"probe": "probed", "random": "random", "fit": "fits"}
 
 Say = Callable[[str], None]
@@ -134,7 +135,10 @@ class Bench:
 
     def _answer(self, child: Child, name: str) -> Event:
         waited_s, step_s = 0.0, 0.5
-        while not child.has_ended and waited_s < self._timeout_s and self.interrupts.count < 2:
+        limit_s = max(self._timeout_s, QUESTION_S)
+        while not child.has_ended and waited_s < limit_s:
+            if self.interrupts.count >= 2:
+                raise KeyboardInterrupt
             event = child.next_event(step_s)
             if event is None:
                 waited_s += step_s
@@ -145,8 +149,8 @@ class Bench:
             elif event.name == "error":
                 raise TunerError(f"{event.data['type']} before the search: {event.data['text']}")
         raise TunerError(
-            f"the child process must answer within --timeout ({self._timeout_s:g} s), but ended "
-            f"or was silent; its last words: {' '.join(child.log_tail(500).split())}"
+            f"the child process must answer within {limit_s:g} s (--timeout), but ended or "
+            f"was silent; its last words: {' '.join(child.log_tail(500).split())}"
         )
 
     def _end_questions(self) -> None:
@@ -166,7 +170,12 @@ class Bench:
 
 
 def _divergence(block: Event) -> Outcome | None:
-    """Return the divergence in a block: JSON carries what is not finite as null."""
+    """Return the divergence in a block: JSON carries what is not finite as null.
+
+    Blocks past the budget only time: how many there are depends on the machine's noise.
+    """
+    if not block.data["learning"]:
+        return None
     metrics = block.data["metrics"]
     lost = [name for name in MUST_BE_FINITE if name in metrics and metrics[name] is None]
     if not lost:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.errors import UsageError
+from tuner.errors import NothingFeasible, UsageError
 from tuner.measurement import Measurement, last_quarter
 from tuner.outcome import Interrupted, PredictedOutOfMemory
 from tuner.protocol import FitRequest, RandomRequest
@@ -88,6 +88,7 @@ def measure_baseline(
 
     Raises:
         UsageError: the baseline did not succeed; "try --baseline".
+        NothingFeasible: it does not fit in memory, nor does anything smaller.
         KeyboardInterrupt: the user stopped the calibration.
     """
     may_double = session.config.env_steps is None and chance.quality.best_return is None
@@ -117,9 +118,9 @@ def _baseline_that_fits(session: Session, env_steps: int) -> HardwareConfig:
     smaller = [c for c in configs if c.batch_size < wanted.batch_size]
     fitting = _first_that_fits(session, [wanted, *_one_for_each_batch(smaller)])
     if fitting is None:
-        raise UsageError(
-            f"the baseline must fit in memory, but got {wanted}, and no smaller config of the "
-            "space fits either; raise --memory-limit or try --baseline"
+        raise NothingFeasible(
+            f"a config must fit in memory, but neither the baseline {wanted} nor a smaller config "
+            "of the space does; raise --memory-limit, lower --reserve or choose a smaller space"
         )
     if fitting != wanted:
         session.say(f"the baseline {wanted} does not fit in memory: using {fitting}")

@@ -8,11 +8,9 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from pydantic import BaseModel
 
@@ -26,12 +24,12 @@ from tuner.config import (
     flag,
     load_config,
 )
-from tuner.errors import TunerError
+from tuner.errors import TunerError, UsageError
+from tuner.interrupts import EXIT_INTERRUPTED
 
 app = typer.Typer(
     help="Measure which num_envs, num_steps, num_minibatches and num_epochs train PPO in JAX best "
     "on this machine.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,6 +42,9 @@ PANELS: dict[type[BaseModel], str] = {
     MeasureSettings: "How it is measured and scored",
     PlaceSettings: "Where things are kept",
 }
+
+_TYPER_INTERRUPTED = 130
+"""What typer returns for a Ctrl-C that nobody below it has handled."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -64,7 +65,7 @@ def settings_as_flags(command: Callable[..., None]) -> Callable[..., None]:
     for part, panel in PANELS.items():
         for name, field in part.model_fields.items():
             kind = list[str] | None if name == "env_params" else str | None
-            default = "" if field.default in (None, {}) else f" [default: {field.default}]"
+            default = "" if field.default in (None, {}) else f" [default: {_shown(field.default)}]"
             option = typer.Option(
                 flag(name),
                 help=f"{field.description}{default}",
@@ -85,6 +86,12 @@ def settings_as_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _shown(default: object) -> str:
+    """Return a default as one would write it after its flag."""
+    items = default if isinstance(default, tuple) else (default,)
+    return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+
+
 def say(line: str) -> None:
     """Tell the user of progress; results go to stdout instead."""
     print(line, file=sys.stderr, flush=True)
@@ -93,7 +100,7 @@ def say(line: str) -> None:
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
 @settings_as_flags
 def start(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the study.")] = "demo",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")] = "demo",
     config: Annotated[
         Path | None,
         typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML; flags win."),
@@ -102,10 +109,9 @@ def start(
 ) -> None:
     """Start a study: calibrate, search, measure the best again, write three profiles."""
     loaded = load_config(config, settings)
-    from envs.names import parse
+    _require_environment(loaded.env)
     from tuner.study import start as start_study
 
-    parse(loaded.env)
     ending = start_study(loaded, name, say=say)
     _end(name, loaded, ending)
 
@@ -147,7 +153,7 @@ def status(
 @app.command(epilog="Example: tuner show demo 7")
 def show(
     name: Name,
-    trial: Annotated[int | None, typer.Argument(metavar="[TRIAL]", help="Its number.")] = None,
+    trial: Annotated[int | None, typer.Argument(metavar="TRIAL", help="Its number.")] = None,
     runs_dir: RunsDir = Path("runs"),
     storage: Storage = None,
     as_json: AsJson = False,
@@ -222,12 +228,10 @@ def _run(arguments: list[str]) -> int:
     from storage.errors import StorageError
 
     try:
-        result = app(args=arguments, prog_name="tuner", standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except click.exceptions.Abort:
-        return 5
-    except click.ClickException as error:
+        result = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except typer.TyperException as error:
         say(f"tuner: {' '.join(error.format_message().split())}")
         return 2
     except TunerError as error:
@@ -237,12 +241,19 @@ def _run(arguments: list[str]) -> int:
         say(f"tuner: {error}")
         return _storage_exit_code(error)
     except KeyboardInterrupt:
-        return 5
-    except BrokenPipeError:
-        with suppress(OSError):
-            sys.stdout.close()
-        return 0
+        return EXIT_INTERRUPTED
+    if result == _TYPER_INTERRUPTED:
+        return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _require_environment(env: str) -> None:
+    from envs.names import UnknownEnvironment, parse
+
+    try:
+        parse(env)
+    except UnknownEnvironment as error:
+        raise UsageError(f"--env: {error}") from None
 
 
 def _storage_exit_code(error: Exception) -> int:
@@ -257,11 +268,11 @@ def _end(name: str, config: StudyConfig, ending: Any) -> None:
     """Print the summary of a study and leave with its exit code."""
     from tuner.report.summary import print_report
 
-    if ending.exit_code != 5:
+    if ending.exit_code != EXIT_INTERRUPTED:
         print_report(name, {"runs_dir": str(config.runs_dir), "storage": config.storage})
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
-    if ending.exit_code == 5:
+    if ending.exit_code == EXIT_INTERRUPTED:
         say(f"tuner: stopped, everything finished is saved; go on with `tuner resume {name}`")
     raise typer.Exit(ending.exit_code)
 

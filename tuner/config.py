@@ -170,7 +170,10 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
         )
 
     def learning_rate_for(self, config: HardwareConfig) -> float:
-        """Return the learning rate that a config trains with, after `lr_scaling`."""
+        """Return the learning rate that a config trains with, after `lr_scaling`.
+
+        `sqrt` multiplies by √(minibatch / the baseline's), the rule for Adam (arXiv 2205.10287).
+        """
         if self.lr_scaling == "none" or self.baseline is None:
             return self.learning_rate
         ratio = config.minibatch_size / self.baseline.minibatch_size

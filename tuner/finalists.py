@@ -17,7 +17,7 @@ from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.errors import ExportRefused
-from tuner.objective import describe
+from tuner.outcome import Interrupted
 from tuner.profiles import Choice, ProfileContext, choose, document
 from tuner.references import References
 from tuner.score import epsilon
@@ -90,10 +90,9 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
         OSError: the folder cannot be written.
     """
     choices = _choices(session)
-    context = _context(session)
     paths = []
     for choice in choices.values():
-        data = document(choice, context=context)
+        data = document(choice, context=_context(session, choice))
         notes = [data["notes"], *reservations]
         data["notes"] = "; ".join(note for note in notes if note) or None
         paths.append(write(directory, from_mapping(data, source=f"profile {choice.name}")))
@@ -137,7 +136,8 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
     """
     attempts: dict[int, int] = {}
     for record in session.records():
-        attempts[record.trial] = attempts.get(record.trial, 0) + 1
+        if record.status != Interrupted.status:
+            attempts[record.trial] = attempts.get(record.trial, 0) + 1
     chosen = {c.summary.config: c.summary for c in _choices(session).values()}
     return [
         s
@@ -157,26 +157,24 @@ def _measure_again(session: Session, summary: ConfigSummary) -> None:
         replicate=replicate,
         env_steps=session.references.env_steps,
     )
-    session.say(describe(session.keep(measurement)))
+    session.keep(measurement)
 
 
-def _context(session: Session) -> ProfileContext:
+def _context(session: Session, choice: Choice) -> ProfileContext:
     config, facts = session.config, study_facts(session.study)
-    records = session.records()
-    if config.baseline is None:
-        raise ValueError("a config must be resolved before profiles are written")
+    records, study = session.records(), session.study.study_name
     return ProfileContext(
         hardware=facts["hardware"],
         versions=facts["versions"],
         workload=workload_facts(session),
         measured={
-            "study": session.study.study_name,
+            "study": study,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "trials": len([r for r in records if r.replicate == 0]),
+            "blocks": len(session.telemetry.curve(study, choice.summary.trial)),
         },
         device=facts["hardware"]["kind"],
-        learning_rate=config.learning_rate,
-        baseline=config.baseline,
+        learning_rate=config.learning_rate_for(choice.summary.config),
         lr_scaling=config.lr_scaling,
         util_source=next((r.util_source for r in records if r.util_source), None),
         mem_fraction=facts["hardware"].get("mem_fraction"),

@@ -41,7 +41,14 @@ _PHASES = {
     "measured": "evaluating",
     "done": "ending",
 }
-_OOM_TEXTS = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "MemoryError")
+_OOM_TEXTS = (
+    "RESOURCE_EXHAUSTED",
+    "Out of memory",
+    "bad_alloc",
+    "MemoryError",
+    "Cannot allocate memory",
+    "failed to map segment",  # of a shared library that is loaded late
+)
 
 
 class Child:
@@ -229,7 +236,11 @@ def run_trial(
         event = child.next_event(_POLL_S)
         if event is not None:
             events.append(event)
-            verdict = on_event(event)
+            try:
+                verdict = on_event(event)
+            except BaseException:
+                child.end(0)
+                raise
             if event.name == "done":
                 break
         verdict = verdict or _interrupted(interrupts, events, fresh=event is not None)
@@ -254,7 +265,7 @@ def classify(events: list[Event], returncode: int, log_tail: str) -> Outcome:
     if last is not None and last.name == "refused":
         predicted, limit = last.data["predicted_bytes"] / 1e9, last.data["limit_bytes"] / 1e9
         return PredictedOutOfMemory(
-            f"the compiled program needs {predicted:.3f} GB, but the gate allows {limit:.3f} GB"
+            f"the compiled program needs {predicted:.4g} GB, but the gate allows {limit:.4g} GB"
         )
     if last is not None and last.name in ("error", "rejected"):
         text = f"{last.data['type']} while {last.data.get('phase', phase)}: {last.data['text']}"

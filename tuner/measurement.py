@@ -22,6 +22,9 @@ from tuner.throughput import Throughput, measure_throughput
 FOREIGN_LOAD_PERCENT = 10.0
 """Steal or load of other processes above which a measurement is contaminated."""
 
+MUST_BE_FINITE = ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm")
+"""Metrics that every block has: where one is None, it was not finite (JSON has no name for it)."""
+
 _CURVE_METRICS = ("entropy", "policy_loss", "value_loss", "approx_kl", "explained_variance")
 
 

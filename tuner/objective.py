@@ -66,7 +66,6 @@ class Objective:
             on_block=lambda block: self._out_of_budget() or milestones.see(block),
         )
         record = session.keep(measurement)
-        session.say(describe(record))
         return self._tell(trial, record)
 
     def _out_of_budget(self) -> Outcome | None:
@@ -160,17 +159,3 @@ def interpolate(points: Sequence[tuple[int, float]], x: float) -> float:
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[0][1] if x < points[0][0] else points[-1][1]
-
-
-def describe(record: TrialRecord) -> str:
-    """Return one line on how a trial ended."""
-    if record.status != "success":
-        return f"  {record.status}: {record.reason}"
-    parts = [f"score {record.final_score:.3f}"] if record.final_score is not None else []
-    parts.append(f"{record.sps:,.0f} env-steps/s" if record.sps is not None else "")
-    if record.quality_score is not None:
-        parts.append(f"quality {record.quality_score:.2f}")
-    if record.device_util is not None:
-        parts.append(f"util {record.device_util:.0f} %")
-    parts.append(f"{record.duration:.1f} s" if record.duration is not None else "")
-    return "  " + ", ".join(part for part in parts if part)

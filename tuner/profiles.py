@@ -4,17 +4,15 @@ Apart from the score because a profile outlives its study: it names the rule tha
 it was chosen over, and whether its constraint holds. Files are written by `storage`.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from tuner.aggregate import ConfigSummary
-from tuner.errors import ExportRefused, UsageError
+from tuner.errors import ExportRefused
 from tuner.pareto import pareto_front
 from tuner.profile_rules import PICKERS, QUALITY_FLOOR, Candidate, Rules, util_limit_of
-from tuner.space import HardwareConfig
 
 SCHEMA_VERSION = 1
 PROFILE_NAMES = tuple(PICKERS)
@@ -40,9 +38,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileContext:
-    """What a profile says beside the chosen config; the same for the three.
+    """What a profile says beside the chosen config; the same for the three but for the rate.
 
-    `learning_rate` is the study's, before `lr_scaling`; `baseline` is what it is scaled from.
+    `learning_rate` is the effective one of the chosen config, after `lr_scaling`.
     `mem_fraction` is the share of the device that the allocator may use, `None` where there is no
     such share. `measured` holds study, date, number of trials and what else the study knows.
     """
@@ -53,7 +51,6 @@ class ProfileContext:
     measured: Mapping[str, Any]
     device: str
     learning_rate: float
-    baseline: HardwareConfig
     lr_scaling: str = "none"
     util_source: str | None = None
     mem_fraction: float | None = None
@@ -117,24 +114,6 @@ def choose(
     }
 
 
-def effective_learning_rate(
-    learning_rate: float, lr_scaling: str, *, config: HardwareConfig, baseline: HardwareConfig
-) -> float:
-    """Return the learning rate that a config trains with.
-
-    "sqrt" multiplies by √(minibatch / the baseline's minibatch), the rule for Adam
-    (arXiv 2205.10287); "none" leaves it alone.
-
-    Raises:
-        UsageError: Another scaling.
-    """
-    if lr_scaling == "none":
-        return learning_rate
-    if lr_scaling == "sqrt":
-        return learning_rate * math.sqrt(config.minibatch_size / baseline.minibatch_size)
-    raise UsageError(f"lr_scaling must be none or sqrt, but got {lr_scaling}; choose one of them")
-
-
 def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
     """Lay a choice out as a profile: the keys of the profile file, in its order.
 
@@ -165,12 +144,7 @@ def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
         "mean_return": summary.mean_return,
         "entropy": summary.entropy,
         "final_score": summary.final_score,
-        "learning_rate": effective_learning_rate(
-            context.learning_rate,
-            context.lr_scaling,
-            config=summary.config,
-            baseline=context.baseline,
-        ),
+        "learning_rate": context.learning_rate,
         "lr_scaling": context.lr_scaling,
         "constraint_met": choice.constraint_met,
         "reason": choice.reason,

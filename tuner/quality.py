@@ -218,7 +218,7 @@ class TrainingQualityValidator:
             return "random", (
                 f"The return of {self._mean_return:.4g} is not above the random policy's "
                 f"{self._references.random_return:.4g} by two standard errors "
-                f"({self._references.random_se:.2g} each)."
+                f"({self._random_error():.2g} each)."
             )
         if missing := self._missing():
             return "too_little_data", missing
@@ -271,8 +271,13 @@ class TrainingQualityValidator:
     def _is_random(self) -> bool:
         if self._mean_return is None:
             return False
-        limit = self._references.random_return + RANDOM_SE * self._references.random_se
-        return self._mean_return <= limit
+        return (
+            self._mean_return <= self._references.random_return + RANDOM_SE * self._random_error()
+        )
+
+    def _random_error(self) -> float:
+        """Return how far chance moves a return: a policy is evaluated on fewer episodes than it."""
+        return max(self._references.random_se, self._standard_error or 0.0)
 
     def _is_near_zero(self) -> bool:
         progress = self._progress()

@@ -4,11 +4,13 @@ Apart from the calibration that makes them, because every later trial, report an
 them, in other processes and on other days.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from storage.records import TrialRecord
-from tuner.measurement import Measurement, seconds_to
+from tuner.measurement import MUST_BE_FINITE, Measurement, seconds_to
 from tuner.quality import QualityReferences, TrainingQualityValidator
 from tuner.score import ScoreReferences, Weights, score
 from tuner.throughput import RunSpread, interval
@@ -62,7 +64,7 @@ def assess(measurement: Measurement, quality: QualityReferences) -> TrainingQual
     validator = TrainingQualityValidator(quality)
     for point in measurement.curve:
         if point.learning:
-            validator.add_metrics(**point.metrics)
+            validator.add_metrics(**_as_measured(point.metrics))
     evaluation = measurement.evaluation
     if evaluation is not None:
         validator.set_evaluation(
@@ -86,11 +88,15 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
     record = replace(
         record, seconds_to_target=seconds_to(measurement.curve, references.target_return)
     )
+    if record.status == "diverged":
+        return replace(record, quality_acceptable=False)
     if record.status != "success":
         return record
     diagnostics = assess(measurement, references.quality).get_diagnostics()
     if diagnostics["diagnosis"] == "diverged":
-        return replace(record, status="diverged", reason=diagnostics["reason"])
+        return replace(
+            record, status="diverged", reason=diagnostics["reason"], quality_acceptable=False
+        )
     in_use = "quality" in references.components
     scores = score(
         references.scores(),
@@ -107,3 +113,9 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
         sps_score=scores.sps_score,
         final_score=scores.final_score,
     )
+
+
+def _as_measured(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return a block's metrics with NaN where a null stands for what was not finite."""
+    lost = {name: math.nan for name in MUST_BE_FINITE if metrics.get(name, 0.0) is None}
+    return {**metrics, **lost}

@@ -5,6 +5,7 @@ followed by one that goes on.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
@@ -13,10 +14,12 @@ from storage import csv_file
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, running_trials
 from storage.studies import set_study_fact, study_facts
+from tuner.aggregate import hardware_of
 from tuner.calibration import budget_env_steps, measure_baseline, measure_chance
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import Objective, TrialFailed, dashboard_attrs, describe, fill_in_score
+from tuner.objective import Objective, TrialFailed, dashboard_attrs, fill_in_score
+from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.references import References
 from tuner.score import default_min_gain
 from tuner.search.sampler import config_of, distributions, untried
@@ -24,6 +27,8 @@ from tuner.session import Session
 from tuner.stopping import reason_to_stop
 
 INTERRUPTED = "stopped on request"
+FEASIBLE = (Completed.status, Pruned.status)
+CUT_OFF = "its process was killed while it ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,11 @@ class Ending:
 def run(session: Session) -> Ending:
     """Take a study from wherever it stands to its end, and remember that it ended."""
     folder = session.config.folder(session.study.study_name)
+    facts = study_facts(session.study)
+    if "references" in facts:
+        session.references = References.from_json(facts["references"])
+    if facts.get("ended") is not None:
+        set_study_fact(session.study, "ended", None)  # a kill from now on leaves it unfinished
     close_stale_trials(session)
     csv_file.rewrite(folder / "trials.csv", session.records())
     try:
@@ -64,15 +74,27 @@ def close_stale_trials(session: Session) -> None:
 
     The caller holds the study's lock, so that none of them can be alive.
     """
+    name = session.study.study_name
     for trial in running_trials(session.study):
-        record = session.telemetry.record(session.study.study_name, trial.number)
+        record = session.telemetry.record(name, trial.number)
+        config = config_of(trial.params)
+        if record is None and config is not None:
+            params: dict[str, Any] = config.as_dict()
+            record = TrialRecord(
+                trial=trial.number,
+                replicate=0,
+                status=Interrupted.status,
+                reason=CUT_OFF,
+                **params,
+            )
+            session.telemetry.save(name, record)
         value = None
         if record is not None and record.status == "success" and record.final_score is None:
             value = fill_in_score(session, record)
         state = close_trial(
             session.study,
             trial.number,
-            reason="its process was killed while it ran",
+            reason=CUT_OFF,
             record=record,
             value=value,
         )
@@ -80,23 +102,21 @@ def close_stale_trials(session: Session) -> None:
 
 
 def calibrate(session: Session) -> None:
-    """Load the study's references, or measure them and add the baseline as trial 0.
+    """Measure the study's references, if it has none, and add the baseline as trial 0.
 
     The references are stored after the baseline's records and before its trial: a process that is
     killed in between leaves everything that the next one needs.
     """
     study, name = session.study, session.study.study_name
-    facts = study_facts(study)
-    if "references" in facts:
-        session.references = References.from_json(facts["references"])
-    else:
+    if session.references is None:
         session.say("calibrating: chance, budget, baseline")
         chance = measure_chance(session)
         references, measurements = measure_baseline(session, chance, budget_env_steps(session))
         session.references = references
         for measurement in measurements:
-            record = session.keep(measurement)
-        session.say(describe(record))
+            session.keep(measurement)
+        # A calibration that was killed while it was saved has left rows of its own.
+        csv_file.rewrite(session.config.folder(name) / "trials.csv", session.records())
         environment = {"obs_shape": list(chance.obs_shape), "num_actions": chance.num_actions}
         set_study_fact(study, "environment", environment)
         set_study_fact(study, "references", references.as_json())
@@ -158,9 +178,10 @@ def num_waiting(study: optuna.Study) -> int:
 
 def finish(session: Session, reason: str) -> Ending:
     """Measure the finalists once more and write the profiles, or say why there are none."""
-    name = session.study.study_name
-    tried = [r for r in session.records() if r.trial > 0]
-    if tried and all(record.status != "success" for record in tried):
+    name, space = session.study.study_name, set(session.config.space().configs())
+    records = [r for r in session.records() if r.status != Interrupted.status]
+    tried = [r for r in records if hardware_of(r) in space]
+    if tried and all(r.status not in FEASIBLE for r in tried):
         refusal = NothingFeasible(
             f"a study must have a feasible config, but got none of {len(tried)} that were tried; "
             f"see `tuner status {name}` for what ended them"

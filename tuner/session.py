@@ -80,7 +80,7 @@ class Session:
         return self.bench.measure(order, on_block=on_block)
 
     def keep(self, measurement: Measurement) -> TrialRecord:
-        """Judge a measurement and write it down, table first; return its record.
+        """Judge a measurement, write it down, tell the user; return its record.
 
         Raises:
             StorageError: it could not be written.
@@ -91,7 +91,22 @@ class Session:
         name = self.study.study_name
         self.telemetry.save(name, record, measurement.curve, measurement.samples)
         csv_file.append(self.config.folder(name) / "trials.csv", record)
+        self.say(describe(record))
         return record
+
+
+def describe(record: TrialRecord) -> str:
+    """Return one line on how a trial ended."""
+    if record.status != "success":
+        return f"  {record.status}: {record.reason}"
+    parts = [f"score {record.final_score:.3f}"] if record.final_score is not None else []
+    parts.append(f"{record.sps:,.0f} env-steps/s" if record.sps is not None else "")
+    if record.quality_score is not None:
+        parts.append(f"quality {record.quality_score:.2f}")
+    if record.device_util is not None:
+        parts.append(f"util {record.device_util:.0f} %")
+    parts.append(f"{record.duration:.1f} s" if record.duration is not None else "")
+    return "  " + ", ".join(part for part in parts if part)
 
 
 def _ordered_fault(trial: int) -> str | None:

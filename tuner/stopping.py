@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Sequence
 
 from storage.records import TrialRecord
+from tuner.aggregate import hardware_of, summarise
 
-NOT_COUNTED = frozenset({"predicted_oom", "interrupted", "crashed"})
-"""Trials that cost nothing or say nothing: refused before running, stopped, or to be run again."""
+NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
+"""Trials that cost nothing or say nothing: refused before running, or stopped."""
 
 FINALISTS = 3
 FIRST_GUESS_S = 15.0
@@ -18,20 +19,34 @@ FIRST_GUESS_S = 15.0
 
 
 def counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials that `--trials` and patience count: one row each, no replicates."""
-    return [r for r in records if r.replicate == 0 and r.status not in NOT_COUNTED]
+    """Return the trials that `--trials` and patience count: one row each, no replicates.
+
+    Of a config that crashed twice only the second counts: the first was to be run again.
+    """
+    trials, crashed = [], set()
+    for record in records:
+        if record.replicate > 0 or record.status in NOT_COUNTED:
+            continue
+        config = hardware_of(record)
+        if record.status == "crashed" and config not in crashed:
+            crashed.add(config)
+            continue
+        trials.append(record)
+    return trials
 
 
 def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: float) -> bool:
     """Whether none of the last `patience` counted trials raised the best by over `min_gain`.
 
-    Scores are those of the trials themselves; a trial without one raises nothing.
+    A trial's score is the mean over its config's clean replicates; one without raises nothing.
     """
     trials = counted(records)
+    means = {summary.config: summary.final_score for summary in summarise(records)}
+    scores = [means[hardware_of(trial)] for trial in trials]
     if len(trials) <= patience:
         return False
-    before = [r.final_score for r in trials[:-patience] if r.final_score is not None]
-    recent = [r.final_score for r in trials[-patience:] if r.final_score is not None]
+    before = [score for score in scores[:-patience] if score is not None]
+    recent = [score for score in scores[-patience:] if score is not None]
     if not before:
         return False
     return not recent or max(recent) <= max(before) + min_gain

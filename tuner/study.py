@@ -16,8 +16,15 @@ from filelock import FileLock, Timeout
 
 from storage import overview
 from storage.atomic import atomic_write_text
+from storage.database import sqlite_path
 from storage.errors import StudyExists
-from storage.studies import create_study, load_study, open_storage, set_study_fact
+from storage.studies import (
+    create_study,
+    load_study,
+    open_storage,
+    set_study_fact,
+    study_facts,
+)
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
 from tuner.config import (
@@ -59,11 +66,7 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     _require_name(name)
     with _hold(config, name), Interrupts() as interrupts:
         url = config.storage_url(name)
-        if _exists(url, name):
-            raise StudyExists(
-                f"start must have a NAME that is new, but got {name!r}, which exists; continue it "
-                f"with `tuner resume {name}` or choose another name"
-            )
+        _refuse_existing(url, name)
         with _bench(config, name, interrupts, say) as bench:
             probed = bench.ask(ProbeRequest()).data
             config = config.resolved(_kind(probed))
@@ -78,8 +81,16 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "hardware", _hardware(bench, probed))
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "config", config.as_data())
-            atomic_write_text(config.folder(name) / "config.yaml", config.as_yaml())
-            return _run(config, study, bench, say=say, started=started)
+            written = config.folder(name) / "config.yaml"
+            atomic_write_text(written, config.as_yaml())
+            try:
+                return _run(config, study, bench, say=say, started=started)
+            except UsageError:
+                # Nothing was measured that counts: with another setting the name is to be had.
+                if "references" not in study_facts(study):
+                    written.unlink()
+                    optuna.delete_study(study_name=name, storage=database)
+                raise
 
 
 def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
@@ -99,7 +110,7 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags)
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
-    if "ended" in facts and not given:
+    if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
     with (
         _hold(config, name),
@@ -141,8 +152,8 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     facts = overview.study_facts(places.storage_url(name), name)
     if "config" not in facts:
         raise UsageError(
-            f"the study {name!r} must have been started, but was stopped before it began; delete "
-            f"{places.folder(name)} and start it again"
+            f"the study {name!r} must have begun, but was stopped before; start it again with "
+            f"`tuner start {name}`"
         )
     stored = load_config(facts["config"], {})
     _refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
@@ -157,7 +168,8 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
 def _run(
     config: StudyConfig, study: optuna.Study, bench: Bench, *, say: Say, started: float
 ) -> Ending:
-    with Telemetry(config.storage_url(study.study_name)) as telemetry:
+    url = config.storage_url(study.study_name)
+    with optuna_faults_of(url), Telemetry(url) as telemetry:
         return run(
             Session(
                 config=config,
@@ -252,13 +264,17 @@ def _refuse_other_settings(stored: StudyConfig, given: Mapping[str, object], pla
             )
 
 
-def _exists(url: str, name: str) -> bool:
-    from storage.database import sqlite_path
-
+def _refuse_existing(url: str, name: str) -> None:
+    """Refuse a name that is taken; a study that was killed before it began gives way."""
     path = sqlite_path(url)
-    if path is not None and not path.exists():
-        return False
-    return name in overview.study_names(url)
+    if (path is not None and not path.exists()) or name not in overview.study_names(url):
+        return
+    if "config" in overview.study_facts(url, name):
+        raise StudyExists(
+            f"start must have a NAME that is new, but got {name!r}, which exists; continue it "
+            f"with `tuner resume {name}` or choose another name"
+        )
+    optuna.delete_study(study_name=name, storage=open_storage(url, create=False))
 
 
 def _require_name(name: str) -> None:

@@ -1,6 +1,5 @@
 """Whole files, replaced at once."""
 
-import multiprocessing
 import random
 import stat
 import time
@@ -9,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.atomic import atomic_write_text
-
-FORK = multiprocessing.get_context("forkserver")
+from tests.storage.processes import FORK
 
 
 def test_text_is_written_as_it_is_and_nothing_else_stays(tmp_path: Path) -> None:

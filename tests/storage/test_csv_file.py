@@ -2,7 +2,6 @@
 
 import csv
 import math
-import multiprocessing
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +12,9 @@ import pytest
 from storage.csv_file import COLUMNS, append, rewrite
 from storage.errors import InvalidTable, StorageUnavailable
 from storage.records import RECORD_FIELDS, TrialRecord
+from tests.storage.processes import FORK
 
 MakeRecord = Callable[..., TrialRecord]
-FORK = multiprocessing.get_context("forkserver")
 
 # The published list, word for word.
 CONTRACT = """trial, replicate, num_envs, num_steps, num_minibatches, num_epochs, status, reason,

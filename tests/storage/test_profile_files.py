@@ -70,7 +70,7 @@ def _strategy(name: str, hint: Any) -> st.SearchStrategy[Any]:
 profiles = st.builds(Profile, **{f.name: _strategy(f.name, f.type) for f in fields(Profile)})
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(profile=profiles)
 def test_what_is_written_is_read_back_equal(
     profile: Profile, tmp_path_factory: pytest.TempPathFactory

@@ -1,10 +1,10 @@
 """Trials whose process was killed: told what was measured, or queued again, once."""
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,23 +12,22 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.database import connect
+from storage.database import connect, sqlite_url
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, running_trials
 from storage.studies import create_study, load_study, open_storage
 from storage.telemetry import Telemetry
+from tests.storage.processes import FORK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Opened = Callable[..., RDBStorage]
 MakeRecord = Callable[..., TrialRecord]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["storage.telemetry", "storage.studies"])
 CHOICES = optuna.distributions.CategoricalDistribution((8, 16, 32))
 
 
 @pytest.fixture
-def study(url: str, opened: Opened) -> optuna.Study:
-    return create_study(opened(url), "demo")
+def study(tmp_path: Path, opened: Opened) -> optuna.Study:
+    return create_study(opened(sqlite_url(tmp_path / "study.db")), "demo")
 
 
 def _start(study: optuna.Study, **options: object) -> FrozenTrial:
@@ -177,8 +176,9 @@ def _run_until_killed(url: str, record: TrialRecord | None) -> None:
 
 @pytest.mark.parametrize("is_saved", [True, False])
 def test_a_killed_process_loses_nothing_that_it_had_saved(
-    url: str, study: optuna.Study, make_record: MakeRecord, is_saved: bool
+    url: str, opened: Opened, make_record: MakeRecord, is_saved: bool
 ) -> None:
+    study = create_study(opened(url), "demo")
     study.enqueue_trial({"num_envs": 32})
     record = make_record(trial=0, num_envs=32) if is_saved else None
     child = FORK.Process(target=_run_until_killed, args=(url, record))

@@ -1,6 +1,5 @@
 """Optuna studies in real databases: opening, refusing, long locks, several processes."""
 
-import multiprocessing
 import os
 import sqlite3
 import stat
@@ -37,11 +36,10 @@ from storage.studies import (
     study_facts,
 )
 from storage.telemetry import Telemetry
+from tests.storage.processes import FORK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Opened = Callable[..., RDBStorage]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["storage.telemetry", "storage.studies"])
 
 
 def _loss(trial: optuna.Trial) -> float:
@@ -245,11 +243,11 @@ def _work(url: str, ready: Path) -> None:
 
     def note_worker(trial: optuna.Trial) -> float:
         trial.set_user_attr(f"worker-{os.getpid()}", True)
-        if trial.number >= 20:
+        if trial.number >= 12:
             trial.study.stop()
         return _loss(trial)
 
-    study.optimize(note_worker, n_trials=20)
+    study.optimize(note_worker, n_trials=12)
     close_storage(storage)
 
 
@@ -257,7 +255,7 @@ def test_two_processes_never_take_the_same_queued_trial(
     opened: Opened, url: str, tmp_path: Path
 ) -> None:
     study = create_study(opened(url), "demo")
-    for _ in range(20):
+    for _ in range(12):
         study.enqueue_trial({"num_envs": 8})
     workers = [FORK.Process(target=_work, args=(url, tmp_path / f"ready-{n}")) for n in range(2)]
     for worker in workers:
@@ -265,7 +263,7 @@ def test_two_processes_never_take_the_same_queued_trial(
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    takers = [len(trial.user_attrs) for trial in study.trials[:20]]
-    assert takers == [1] * 20
-    assert len({number for trial in study.trials[:20] for number in trial.user_attrs}) == 2
+    takers = [len(trial.user_attrs) for trial in study.trials[:12]]
+    assert takers == [1] * 12
+    assert len({number for trial in study.trials[:12] for number in trial.user_attrs}) == 2
     assert [trial.number for trial in study.trials] == list(range(len(study.trials)))

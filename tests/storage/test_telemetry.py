@@ -1,7 +1,6 @@
 """Records, curves and samples in real databases, with real kills."""
 
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -19,10 +18,9 @@ from storage.errors import NewerSchema, NotADatabase, StorageUnavailable, StudyN
 from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
 from storage.schema import META, RECORDS, purge
 from storage.telemetry import Telemetry
+from tests.storage.processes import FORK
 
 MakeRecord = Callable[..., TrialRecord]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["storage.telemetry"])
 
 
 def test_what_is_saved_is_read_back_equal(

@@ -11,7 +11,7 @@ from storage.profile import Profile, from_mapping
 from storage.records import TrialRecord
 from tests.tuner.measurements import failure, record
 from tuner.aggregate import ConfigSummary, summarise
-from tuner.errors import ExportRefused, UsageError
+from tuner.errors import ExportRefused
 from tuner.pareto import pareto_front
 from tuner.profiles import (
     PROFILE_NAMES,
@@ -19,9 +19,7 @@ from tuner.profiles import (
     ProfileContext,
     choose,
     document,
-    effective_learning_rate,
 )
-from tuner.space import HardwareConfig
 
 ALL = ("gpu", "quality", "sps")
 
@@ -217,7 +215,6 @@ CONTEXT = ProfileContext(
     measured={"study": "demo", "date": "2026-11-22T00:00:00Z", "trials": 37},
     device="gpu",
     learning_rate=3e-4,
-    baseline=HardwareConfig(64, 64, 4, 4),
     util_source="nvml",
     mem_fraction=0.75,
 )
@@ -267,7 +264,6 @@ def test_gpu_utilisation_is_told_only_where_a_gpu_was_measured() -> None:
         measured={},
         device="cpu",
         learning_rate=3e-4,
-        baseline=HardwareConfig(64, 64, 4, 4),
     )
     assert document(choice, context=on_cpu)["expected_gpu_util"] is None
 
@@ -283,13 +279,3 @@ def test_a_document_is_accepted_written_and_read_back(tmp_path: Path) -> None:
 def test_a_profile_holds_no_training_budget() -> None:
     content = document(choose_from(THREE)["balanced"], context=CONTEXT)
     assert not {"total_steps", "env_steps", "num_updates", "total_timesteps"} & set(content)
-
-
-def test_the_learning_rate_is_the_one_that_it_was_measured_with() -> None:
-    # Minibatches: baseline 64·64/4 = 1,024; config 256·64/4 = 4,096; √4 = 2.
-    config, baseline = HardwareConfig(256, 64, 4, 4), HardwareConfig(64, 64, 4, 4)
-    scaled = effective_learning_rate(3e-4, "sqrt", config=config, baseline=baseline)
-    assert scaled == pytest.approx(6e-4)
-    assert effective_learning_rate(3e-4, "none", config=config, baseline=baseline) == 3e-4
-    with pytest.raises(UsageError, match="lr_scaling must be none or sqrt, but got linear"):
-        effective_learning_rate(3e-4, "linear", config=config, baseline=baseline)

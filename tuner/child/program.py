@@ -111,13 +111,12 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
     lowered = block.lower(lowered_init.out_info, count)
     lowered_at, hits = time.monotonic(), counter.cache_hits
-    compiled = lowered.compile()
-    cached = counter.cache_hits > hits
+    compiled, compiled_init = lowered.compile(), lowered_init.compile()
     return Program(
-        init=lowered_init.compile(),
+        init=compiled_init,
         run=compiled,
         lower_s=lowered_at - started,
         compile_s=time.monotonic() - lowered_at,
-        cached=cached,
+        cached=counter.cache_hits >= hits + 2,
         predicted_bytes=predicted_bytes(compiled, platform),
     )

@@ -73,7 +73,6 @@ def _train_and_evaluate(
     emit: Emit,
     stop: threading.Event,
 ) -> None:
-    peak = PeakMemory(jax.devices()[0])
     key = jax.random.key(request.seed)
     started = time.monotonic()
     _sync(program.run(program.init(key), jnp.int32(1)))
@@ -82,6 +81,7 @@ def _train_and_evaluate(
     batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
     lengths = block_lengths(math.ceil(request.env_steps / batch_size))
     counts = {length: jnp.int32(length) for length in set(lengths)}
+    peak = PeakMemory(jax.devices()[0], carry)
     compiles = counter.compiles
     emit("warm", seconds=time.monotonic() - started)
 

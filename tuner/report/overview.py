@@ -79,9 +79,9 @@ def print_status(document: Mapping[str, Any]) -> None:
             console.print(f"{what:<9} trial {found['trial']}: {config}, {speed} env-steps/s")
     ended = document["ended"]
     if ended is not None:
-        console.print(f"search    ended: {ended['reason']}")
+        console.print(f"search    ended: {ended['reason']}", markup=False)
         if ended["refusal"]:
-            console.print(f"profiles  none: {ended['refusal']}")
+            console.print(f"profiles  none: {ended['refusal']}", markup=False)
 
 
 def print_doctor(found: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _list_entry(name: str, runs_dir: Path) -> dict[str, Any]:
         study = read_study(name, {"runs_dir": str(runs_dir)})
     except (StorageError, TunerError) as error:
         return entry | {"state": f"unreadable: {error}"}
-    state = "ended" if "ended" in study.facts else "unfinished"
+    state = "unfinished" if study.facts.get("ended") is None else "ended"
     return entry | {"trials": study.counts, "best": _with_score(study.best()), "state": state}
 
 

@@ -13,6 +13,8 @@ from tuner.report.reading import StudyReading, read_study
 
 SHOWN = 12
 """Rows of the table of configs."""
+WIDE = 72
+"""Columns of a terminal on which the whole table fits."""
 
 
 def print_report(name: str, places: Mapping[str, object]) -> None:
@@ -20,7 +22,7 @@ def print_report(name: str, places: Mapping[str, object]) -> None:
     study = read_study(name, places)
     console = Console(highlight=False)
     console.print(f"\n[bold]{headline(study)}[/bold]\n")
-    console.print(_configs(study))
+    console.print(_configs(study, console.width))
     console.print()
     _print_profiles(study, console)
     for line in (*reservations(study), time_line(study.records)):
@@ -80,9 +82,12 @@ def time_line(records: Sequence[TrialRecord]) -> str:
     )
 
 
-def _configs(study: StudyReading) -> Table:
+def _configs(study: StudyReading, width: int) -> Table:
+    """Return the table of configs; on a narrow terminal without what scores are made of."""
+    is_wide = width >= WIDE
+    more = ("util %", "memory GB") if is_wide else ()
     table = Table(box=None, pad_edge=False)
-    for column in ("trial", "config", "env-steps/s", "util %", "quality", "memory GB", "score"):
+    for column in ("trial", "config", "env-steps/s", "quality", *more, "score"):
         table.add_column(column, justify="left" if column == "config" else "right", no_wrap=True)
     front, baseline = set(front_of(study)), study.baseline()
     ordered = sorted(study.summaries(), key=lambda s: -(s.final_score or -1.0))
@@ -90,20 +95,18 @@ def _configs(study: StudyReading) -> Table:
     if baseline is not None and baseline not in shown:
         shown.append(baseline)
     for s in shown:
-        mark = "*" if s.trial in front else ""
-        base = " (baseline)" if s.trial == 0 else ""
+        extra = (number(s.device_util, ".0f"), number(s.peak_memory_gb, ".3f")) if is_wide else ()
         table.add_row(
-            f"{s.trial}{mark}",
-            f"{s.config}{base}",
+            f"{s.trial}*" if s.trial in front else f"{s.trial} ",
+            str(s.config),
             number(s.sps, ",.0f"),
-            number(s.device_util, ".0f"),
             number(s.quality_score, ".2f"),
-            number(s.peak_memory_gb, ".3f"),
+            *extra,
             number(s.final_score, ".3f"),
         )
     left_out = len([s for s in ordered if s.status == "success"]) - len(shown)
     failed = [s for s in ordered if s.status != "success"]
-    caption = ["* on the Pareto front"]
+    caption = ["* on the Pareto front", "0 is the baseline"]
     if left_out > 0:
         caption.append(f"{left_out} more")
     if failed:

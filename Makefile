@@ -1,0 +1,54 @@
+# Two commands do everything: `make study` measures this machine, `make test` checks this project.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# CUDA wheels where a driver answers; those of CUDA 13 need driver 580 or newer.
+DRIVER := $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
+CUDA := $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] 2>/dev/null && echo cuda13 || echo cuda12))
+STUDY ?= demo
+BUDGET ?= 5m
+comma := ,
+
+.PHONY: help setup setup-dev study test test-long format clean
+
+help:
+	@echo "make study      measure this machine: a study named $(STUDY), about $(BUDGET)"
+	@echo "make test       everything that must pass"
+	@echo "make test-long  what takes longer than that"
+	@echo "make setup      only install, into $(VENV)"
+
+setup: $(VENV)/.installed
+
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tuner needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) -V 2>&1`; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo "installing tuner into $(VENV)$(if $(CUDA), with $(CUDA) wheels)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".$(if $(CUDA),[$(CUDA)])"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,postgres$(if $(CUDA),$(comma)$(CUDA))]"
+	@touch $@
+
+study: setup
+	@if [ -e runs/$(STUDY)/config.yaml ]; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET); fi
+
+test: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not long"
+
+test-long: setup-dev
+	$(BIN)/pytest -m long -s
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
