@@ -18,18 +18,18 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class Started:
-    """A study that was started, and what the command left."""
+class Calibrated:
+    """The study `small`, started with `--trials 1`: its baseline is measured and nothing else."""
 
     studies: Studies
     ended: Ended
 
 
 @pytest.fixture(scope="session")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Started:
-    """The study `small`: its baseline is measured, nothing else. To read; tests that go on with it take `small`."""
+def calibrated(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Calibrated:
+    """A study to read; tests that go on with it take `small`."""
     studies = Studies(tmp_path_factory.mktemp("calibrated"), cache_dir)
-    return Started(studies, studies.start("small", *SMALL, "--trials", "1"))
+    return Calibrated(studies, studies.start("small", *SMALL, "--trials", "1"))
 
 
 @pytest.fixture
@@ -39,19 +39,24 @@ def studies(tmp_path: Path, cache_dir: Path) -> Studies:
 
 
 @pytest.fixture
-def small(tmp_path: Path, calibrated: Started) -> Studies:
+def small(tmp_path: Path, calibrated: Calibrated) -> Studies:
     """A copy of the calibrated study, to go on with: `resume small`."""
     return calibrated.studies.copy_to(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Started:
-    """The study `done`, run to its end: a baseline outside the space of four configs, and these.
+@dataclass(frozen=True)
+class Finished:
+    """The study `done`, run to its end: a baseline outside the space of four configs, and these."""
 
-    Only to be read.
-    """
+    studies: Studies
+    ended: Ended
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Finished:
+    """A study to read; who changes it copies it first."""
     studies = Studies(tmp_path_factory.mktemp("finished"), cache_dir)
     baseline = ("--baseline", "32,16,2,2")
     ended = studies.start("done", *SPACE, *WORKLOAD, *baseline, "--trials", "5")
     assert ended.code == 0, ended.err
-    return Started(studies, ended)
+    return Finished(studies, ended)

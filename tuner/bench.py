@@ -13,7 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tuner.devices.base import Device
+from tuner.devices.cpu import CpuDevice
 from tuner.devices.monitor import GPUMonitor
+from tuner.devices.unread import UnreadDevice
 from tuner.errors import TunerError, UsageError
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child, Launcher, run_trial
@@ -58,7 +60,7 @@ class Bench:
         timeout_s: float,
         say: Say,
     ) -> None:
-        self.device = device
+        self.device: Device = device
         self.interrupts = interrupts
         self._launcher = launcher
         self._timeout_s = timeout_s
@@ -77,7 +79,23 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self._end_questions()
         self._launcher.close()
+        self.device.close()
         self._lock.release()
+
+    def watch_what_jax_uses(self, platform: str, device_kind: str) -> None:
+        """Read another device than the one found if jax computes elsewhere.
+
+        Args:
+            platform: of jax: `cpu`, `gpu`, `cuda`, `rocm`, …
+            device_kind: jax's name of the device.
+        """
+        if (platform == "cpu") == (self.device.info().kind == "cpu"):
+            return
+        self.device.close()
+        if platform == "cpu":
+            self.device = CpuDevice()
+        else:
+            self.device = UnreadDevice(device_kind, platform=platform)
 
     def ask(self, request: ProbeRequest | RandomRequest | FitRequest) -> Event:
         """Return the answer to a question about device, environment or memory.

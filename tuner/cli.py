@@ -191,6 +191,8 @@ def export(
     """Write the three profiles of a study from what it has measured."""
     from tuner.study import export_profiles
 
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"--output must be a folder, but got the file {output}; choose another")
     places = {"runs_dir": str(runs_dir), "storage": storage}
     for path in export_profiles(name, places, directory=output, say=say):
         print(path)
@@ -248,11 +250,11 @@ def _run(arguments: list[str]) -> int:
 
 
 def _require_environment(env: str) -> None:
-    from envs.names import UnknownEnvironment, parse
+    from envs.names import parse
 
     try:
         parse(env)
-    except UnknownEnvironment as error:
+    except ValueError as error:
         raise UsageError(f"--env: {error}") from None
 
 

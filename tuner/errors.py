@@ -5,11 +5,11 @@
     │   └── DeviceUnavailable               the device asked for cannot be read (tuner.devices)
     ├── NothingFeasible            exit 3   the study ended and no config of the space works
     ├── Refused                    exit 4   the study exists, or has other hardware or space
-    ├── ExportRefused              exit 7   feasible configs exist, none may become a profile
-    └── StorageLost (OSError)      exit 8   the database or the disk went away while running
+    └── ExportRefused              exit 7   feasible configs exist, none may become a profile
 
 A message is one line: what is required, "but got" what, and the remedy. The failure of a trial is
-a value (`tuner.outcome`), never one of these. Exit codes stand beside the classes because a
+a value (`tuner.outcome`), never one of these; faults of the database are `storage.errors`, of the
+environments `envs.errors`. Exit codes stand beside the classes because a
 reader who looks for one wants the other.
 """
 
@@ -42,9 +42,3 @@ class ExportRefused(TunerError):
     """Feasible configs exist, but none may be written as a profile."""
 
     exit_code = 7
-
-
-class StorageLost(TunerError, OSError):
-    """The database or the disk could not be written while a study was running."""
-
-    exit_code = 8

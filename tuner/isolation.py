@@ -274,11 +274,18 @@ def classify(events: list[Event], returncode: int, log_tail: str) -> Outcome:
         return Crashed(text)
     if returncode >= 0:
         return Crashed(f"the process ended with status {returncode} while {phase}")
-    name = signal.Signals(-returncode).name
+    name = _signal_name(-returncode)
     if any(mark in log_tail for mark in _OOM_TEXTS):
         return OutOfMemory(f"the process ended by {name} while {phase}, out of memory by its log")
     hint = "; the host may be out of memory" if -returncode == signal.SIGKILL else ""
     return Crashed(f"the process ended by {name} while {phase}{hint}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def _phase(events: list[Event]) -> str:

@@ -20,7 +20,7 @@ _UNITS_BYTES = {
 
 
 def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e\d+)?)\s*([a-z]*)\s*", str(value).lower())
     if match is None or match[2] not in units:
         raise ValueError(f"must be a number with a unit, such as {example}")
     return float(match[1]) * units[match[2]]
@@ -109,5 +109,8 @@ def env_params(value: object) -> dict[str, object]:
         key, separator, text = str(item).partition("=")
         if not separator or not key.strip():
             raise ValueError("must be key=value, such as obs_dim=64")
-        params[key.strip()] = yaml.safe_load(text)
+        try:
+            params[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError("must be key=value with a number or a word as value") from None
     return params

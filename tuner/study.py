@@ -16,12 +16,13 @@ from filelock import FileLock, Timeout
 
 from storage import overview
 from storage.atomic import atomic_write_text
-from storage.database import sqlite_path
+from storage.database import parse_url, sqlite_path
 from storage.errors import StudyExists
 from storage.studies import (
     create_study,
     load_study,
     open_storage,
+    optuna_faults_of,
     set_study_fact,
     study_facts,
 )
@@ -64,11 +65,12 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     """
     started = time.monotonic()
     _require_name(name)
+    url = config.storage_url(name)
+    parse_url(url)  # a wrong address is refused before the study's folder is made
     with _hold(config, name), Interrupts() as interrupts:
-        url = config.storage_url(name)
         _refuse_existing(url, name)
         with _bench(config, name, interrupts, say) as bench:
-            probed = bench.ask(ProbeRequest()).data
+            probed = _probe(bench)
             config = config.resolved(_kind(probed))
             if not config.space().configs():
                 raise UsageError(
@@ -117,7 +119,7 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         Interrupts() as interrupts,
         _bench(config, name, interrupts, say) as bench,
     ):
-        _refuse_other_hardware(facts["hardware"], _hardware(bench, bench.ask(ProbeRequest()).data))
+        _refuse_other_hardware(facts["hardware"], _hardware(bench, _probe(bench)))
         database = open_storage(config.storage_url(name), create=False)
         study = load_study(database, name)
         seed = config.seed + len(study.get_trials(deepcopy=False))
@@ -210,15 +212,19 @@ def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> 
     # Importing gymnax opens the device, which a spare must not do beside a trial on a GPU.
     preload = config.env if device.info().kind == "cpu" else None
     launcher = Launcher(config.folder(name) / "logs", preload=preload)
-    try:
-        with Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say) as bench:
-            yield bench
-    finally:
-        device.close()
+    with Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say) as bench:
+        yield bench
 
 
 def _kind(probed: Mapping[str, Any]) -> str:
     return "cpu" if probed["platform"] == "cpu" else "gpu"
+
+
+def _probe(bench: Bench) -> dict[str, Any]:
+    """Ask jax what its device is, and watch that one."""
+    probed = bench.ask(ProbeRequest()).data
+    bench.watch_what_jax_uses(probed["platform"], probed["device_kind"])
+    return probed
 
 
 def _hardware(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +235,7 @@ def _hardware(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": _kind(probed),
         "platform": probed["platform"],
-        "name": info.name if info.kind == _kind(probed) else probed["device_kind"],
+        "name": info.name,
         "memory_gb": None if memory is None else memory / 1e9,
         "uuid": info.uuid,
         "driver": info.driver,
@@ -313,7 +319,7 @@ def export_profiles(
                 references=_stored_references(facts, name),
             )
             if unconfirmed(session):
-                here = _hardware(bench, bench.ask(ProbeRequest()).data)
+                here = _hardware(bench, _probe(bench))
                 _refuse_other_hardware(facts["hardware"], here)
             notes = confirm(session)
             if interrupts.count:

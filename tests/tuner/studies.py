@@ -148,6 +148,7 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> str | None:
 def kill_tree(pid: int) -> None:
     """Kill a process and every process that it has started, and wait until they are gone."""
     parent = psutil.Process(pid)
+    parent.suspend()  # or it would go on while its children are looked for
     family = [parent, *parent.children(recursive=True)]
     for process in family:
         try:

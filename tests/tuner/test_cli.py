@@ -1,7 +1,5 @@
 """The commands on a real finished study: documents, tables, streams, help."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -15,7 +13,7 @@ import pytest
 import yaml
 
 from storage.records import RECORD_FIELDS
-from tests.conftest import Started
+from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER, Studies
 from tuner import load_profile
 from tuner.cli import app
@@ -25,14 +23,15 @@ pytestmark = pytest.mark.timeout(600)
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 CONFIG = {"num_envs", "num_steps", "num_minibatches", "num_epochs"}
 STATES = ["complete", "pruned", "fail", "running", "waiting"]
-CONTRACT_FIELDS = """
+RECORD_OF_CONTRACT = """
     trial replicate num_envs num_steps num_minibatches num_epochs status reason device_util
     util_source gpu_util sm_util dram_util peak_memory_gb predicted_memory_gb memory_limit_gb
     memory_source avg_temperature power_w energy_j mean_return entropy policy_loss value_loss
     approx_kl explained_variance sps sps_ci95 end_to_end_sps compile_s duration env_steps
     seconds_to_target gpu_score quality_score sps_score final_score quality_acceptable
     contaminated
-""".split()
+"""
+CONTRACT_FIELDS = RECORD_OF_CONTRACT.split()
 READERS = {
     "list": ("list",),
     "status": ("status", "done"),
@@ -113,7 +112,7 @@ def test_help_imports_no_heavy_library() -> None:
     assert not heavy & set(code_and_modules)
 
 
-def test_start_prints_its_report_on_stdout_and_its_progress_on_stderr(finished: Started) -> None:
+def test_start_prints_its_report_on_stdout_and_its_progress_on_stderr(finished: Finished) -> None:
     ended = finished.ended
     assert "best is" in ended.out
     assert "best is" not in ended.err
@@ -123,7 +122,7 @@ def test_start_prints_its_report_on_stdout_and_its_progress_on_stderr(finished: 
     assert ended.out.strip() == finished.studies.run("report", "done").out.strip()
 
 
-def test_status_prints_the_documented_keys_and_counts(finished: Started) -> None:
+def test_status_prints_the_documented_keys_and_counts(finished: Finished) -> None:
     found = document(finished.studies, "status", "done")
     assert set(found) >= {
         "study", "storage", "trials", "statuses", "best", "baseline", "front", "elapsed_s",
@@ -143,7 +142,7 @@ def test_status_prints_the_documented_keys_and_counts(finished: Started) -> None
     assert list(found["baseline"]["config"].values()) == [32, 16, 2, 2]
 
 
-def test_status_agrees_with_the_table(finished: Started) -> None:
+def test_status_agrees_with_the_table(finished: Finished) -> None:
     found = document(finished.studies, "status", "done")
     records = finished.studies.records("done")
     means = {
@@ -168,7 +167,7 @@ def clean_of(records: list[Any], trial: int) -> list[Any]:
     return [r for r in own if not r.contaminated] or own
 
 
-def test_list_agrees_with_status(finished: Started) -> None:
+def test_list_agrees_with_status(finished: Finished) -> None:
     (entry,) = document(finished.studies, "list")
     status = document(finished.studies, "status", "done")
     assert entry == {
@@ -183,7 +182,7 @@ def test_list_of_an_empty_folder_says_how_to_begin(studies: Studies) -> None:
     assert document(studies, "list") == []
 
 
-def test_show_of_a_trial_has_every_field_of_the_contract(finished: Started) -> None:
+def test_show_of_a_trial_has_every_field_of_the_contract(finished: Finished) -> None:
     found = document(finished.studies, "show", "done", "2")
     assert set(CONTRACT_FIELDS) <= set(found)
     assert set(found) == {*RECORD_FIELDS, "replicates", "curve", "log"}
@@ -195,14 +194,14 @@ def test_show_of_a_trial_has_every_field_of_the_contract(finished: Started) -> N
     }
 
 
-def test_the_columns_of_trials_csv_begin_with_those_of_the_contract(finished: Started) -> None:
+def test_the_columns_of_trials_csv_begin_with_those_of_the_contract(finished: Finished) -> None:
     rows = finished.studies.rows("done")
     assert list(rows[0])[: len(CONTRACT_FIELDS)] == CONTRACT_FIELDS
     keys = [(int(row["trial"]), int(row["replicate"])) for row in rows]
     assert sorted(keys) == sorted((r.trial, r.replicate) for r in finished.studies.records("done"))
 
 
-def test_show_of_a_trial_has_its_curve_and_its_replicates(finished: Started) -> None:
+def test_show_of_a_trial_has_its_curve_and_its_replicates(finished: Finished) -> None:
     found = document(finished.studies, "show", "done", "0")
     # The baseline is measured three times; as a finalist it is not measured again.
     assert [replicate["replicate"] for replicate in found["replicates"]] == [1, 2]
@@ -212,14 +211,14 @@ def test_show_of_a_trial_has_its_curve_and_its_replicates(finished: Started) -> 
     assert finished.studies.folder.joinpath(found["log"]).is_file()
 
 
-def test_show_without_a_trial_lists_the_profiles(finished: Started) -> None:
+def test_show_without_a_trial_lists_the_profiles(finished: Finished) -> None:
     history = document(finished.studies, "show", "done")
     assert [entry["profile"] for entry in history] == ["balanced", "max_gpu", "max_quality"]
     for entry in history:
         assert entry.keys() >= CONFIG | {"date", "file", "expected_sps", "reason"}
 
 
-def test_report_shows_each_config_as_status_and_show_do(finished: Started) -> None:
+def test_report_shows_each_config_as_status_and_show_do(finished: Finished) -> None:
     text = finished.studies.run("report", "done").out
     status = document(finished.studies, "status", "done")
     for part in (status["best"], status["baseline"]):
@@ -233,7 +232,7 @@ def test_report_shows_each_config_as_status_and_show_do(finished: Started) -> No
     )
 
 
-def test_report_prints_the_share_of_measured_training(finished: Started) -> None:
+def test_report_prints_the_share_of_measured_training(finished: Finished) -> None:
     text = " ".join(finished.studies.run("report", "done").out.split())
     found = re.search(r"measured training: (\d+)% of (\d+) s in (\d+) measurements; .*", text)
     assert found is not None
@@ -247,14 +246,14 @@ def test_report_prints_the_share_of_measured_training(finished: Started) -> None
     assert sum(int(n) for n in re.findall(r"(\d+)%", found[0])) == pytest.approx(100, abs=3)
 
 
-def test_report_names_the_three_profiles_and_why_the_search_ended(finished: Started) -> None:
+def test_report_names_the_three_profiles_and_why_the_search_ended(finished: Finished) -> None:
     text = finished.studies.run("report", "done").out
     for name in ("balanced", "max_gpu", "max_quality"):
         assert f"{name}: num_envs=" in text
     assert "search ended: --trials 5 reached" in " ".join(text.split())
 
 
-def test_export_prints_the_files_that_it_wrote(finished: Started) -> None:
+def test_export_prints_the_files_that_it_wrote(finished: Finished) -> None:
     with tempfile.TemporaryDirectory(dir=finished.studies.folder) as folder:
         ended = finished.studies.run("export", "done", "-o", folder)
         assert ended.code == 0, ended.err
@@ -270,21 +269,21 @@ def test_export_prints_the_files_that_it_wrote(finished: Started) -> None:
             )
 
 
-def test_export_leaves_the_measurements_as_they_were(finished: Started) -> None:
+def test_export_leaves_the_measurements_as_they_were(finished: Finished) -> None:
     before = finished.studies.records("done")
     with tempfile.TemporaryDirectory(dir=finished.studies.folder) as folder:
         finished.studies.run("export", "done", "-o", folder)
     assert finished.studies.records("done") == before
 
 
-def test_doctor_prints_one_document_about_this_machine(finished: Started) -> None:
+def test_doctor_prints_one_document_about_this_machine(finished: Finished) -> None:
     found = document(finished.studies, "doctor")
     assert {"system", "versions", "device", "limits", "users", "measurable"} <= set(found)
     assert found["device"]["name"] == document(finished.studies, "status", "done")["device"]["name"]
 
 
 @pytest.mark.parametrize("command", READERS)
-def test_output_into_a_file_holds_no_control_characters(command: str, finished: Started) -> None:
+def test_output_into_a_file_holds_no_control_characters(command: str, finished: Finished) -> None:
     ended = finished.studies.run(*READERS[command])
     assert ended.code == 0
     assert ended.err == ""
@@ -292,13 +291,13 @@ def test_output_into_a_file_holds_no_control_characters(command: str, finished: 
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ended.out)
 
 
-def test_progress_into_a_file_holds_no_control_characters(finished: Started) -> None:
+def test_progress_into_a_file_holds_no_control_characters(finished: Finished) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", finished.ended.err + finished.ended.out)
 
 
 @pytest.mark.parametrize("command", READERS)
 def test_no_line_is_wider_than_a_terminal_of_60_columns(
-    command: str, finished: Started, monkeypatch: pytest.MonkeyPatch
+    command: str, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     lines = finished.studies.run(*READERS[command]).out.splitlines()
@@ -306,7 +305,7 @@ def test_no_line_is_wider_than_a_terminal_of_60_columns(
 
 
 def test_no_number_of_the_report_is_cut_off_at_60_columns(
-    finished: Started, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     text = finished.studies.run("report", "done").out
@@ -315,14 +314,14 @@ def test_no_number_of_the_report_is_cut_off_at_60_columns(
     assert table_row(text, f"{best['trial']}*")[-1] == f"{best['final_score']:.3f}"
 
 
-def test_a_finished_study_resumes_to_its_report_at_once(finished: Started) -> None:
+def test_a_finished_study_resumes_to_its_report_at_once(finished: Finished) -> None:
     ended = finished.studies.resume("done")
     assert ended.code == 0
     assert ended.out.strip() == finished.ended.out.strip()
     assert "trial" not in ended.err
 
 
-def test_json_of_a_trial_agrees_with_its_row_in_trials_csv(finished: Started) -> None:
+def test_json_of_a_trial_agrees_with_its_row_in_trials_csv(finished: Finished) -> None:
     found = document(finished.studies, "show", "done", "1")
     row = next(
         r for r in finished.studies.rows("done") if (r["trial"], r["replicate"]) == ("1", "0")
@@ -330,5 +329,4 @@ def test_json_of_a_trial_agrees_with_its_row_in_trials_csv(finished: Started) ->
     for name in ("num_envs", "sps", "quality_score", "peak_memory_gb", "compile_s", "env_steps"):
         assert float(row[name]) == found[name]
     assert row["status"] == found["status"] == "success"
-    (again,) = csv.reader(io.StringIO(row["sps_ci95"].strip("[]")), skipinitialspace=True)
-    assert [float(bound) for bound in again] == found["sps_ci95"]
+    assert json.loads(row["sps_ci95"]) == found["sps_ci95"]

@@ -8,7 +8,7 @@ import yaml
 
 from storage.csv_file import rewrite
 from storage.records import TrialRecord
-from tests.conftest import Calibrated
+from tests.conftest import Calibrated, Finished
 from tests.tuner.studies import (
     BASELINE,
     WORKLOAD,
@@ -36,6 +36,12 @@ def _finished(studies: Studies, name: str) -> dict[tuple[int, int], TrialRecord]
     if not studies.trials(name):
         return {}
     return {(r.trial, r.replicate): r for r in studies.records(name)}
+
+
+def _modified(studies: Studies, name: str) -> dict[str, int]:
+    """Return when each file of a study was last written."""
+    folder = studies.folder / "runs" / name
+    return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*.*") if p.is_file()}
 
 
 def _kill_after(process: subprocess.Popen[str], words: str, wait_s: float) -> bool:
@@ -75,8 +81,10 @@ def test_ten_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
         kept = now
     assert kills == 10
 
-    ended = studies.resume("t")
-    assert ended.code == 0, ended.err
+    # Far enough to try again what the last kill cut off; without the finalists.
+    own = [r for r in kept.values() if r.replicate == 0 and r.status != "interrupted"]
+    ended = studies.resume("t", "--trials", str(len(own) + 2), "--min-feasible", "99")
+    assert ended.code == 7, ended.err
     now = _finished(studies, "t")
     assert {key: now.get(key) for key in kept} == kept
     assert _csv_equals_table(studies, "t")
@@ -88,10 +96,11 @@ def test_ten_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
             assert "was killed while it ran" in trial.user_attrs["reason"]
             later = [t for t in trials[trial.number + 1 :] if t.params == trial.params]
             assert later or not trial.params
-    own = [r for r in now.values() if r.replicate == 0 and r.status != "interrupted"]
-    assert len({config_of(r) for r in own}) == len(own) == 8
+    before, own = own, [r for r in now.values() if r.replicate == 0 and r.status != "interrupted"]
+    assert len(own) > len(before) > 0
+    assert len({config_of(r) for r in own}) == len(own)
     assert {r.status for r in own} == {"success"}
-    assert sum(state in FINISHED for state in states(trials)) == 8
+    assert sum(state in FINISHED for state in states(trials)) == len(own)
     for record in now.values():
         if record.status == "interrupted":
             assert record.reason == "its process was killed while it ran"
@@ -170,12 +179,23 @@ def test_a_config_file_edited_by_hand_is_refused(small: Studies) -> None:
     assert "config.yaml: num_steps must stay (16, 32)" in ended.err
 
 
-def test_a_finished_study_prints_its_summary_and_measures_nothing(small: Studies) -> None:
-    before = small.records("small")
-    ended = small.resume("small")
-    assert ended.code == 7  # as it ended: one config is too few to export
-    assert "16x16 mb2 ep2" in ended.out
-    assert "at least 3 feasible configs, but got 1" in ended.err
-    assert small.records("small") == before
+def test_a_finished_study_prints_its_summary_exits_0_and_measures_nothing(
+    finished: Finished,
+) -> None:
+    before, modified = finished.studies.records("done"), _modified(finished.studies, "done")
+    ended = finished.studies.resume("done")
+    assert ended.code == 0
+    assert "balanced" in ended.out
+    assert "every config" in ended.out or "--trials 5 reached" in ended.out
+    assert finished.studies.records("done") == before
+    assert _modified(finished.studies, "done") == modified
+
+
+def test_a_finished_study_goes_on_when_it_is_told_of_more_trials(
+    small: Studies, calibrated: Calibrated
+) -> None:
+    assert small.resume("small").code == 7  # as it ended: one config is too few to export
+    assert small.records("small") == calibrated.studies.records("small")
     assert small.resume("small", "--trials", "2").code == 7
-    assert len(small.records("small")) == len(before) + 1
+    assert [r.trial for r in small.records("small")] == [0, 0, 0, 1]
+    assert states(small.trials("small")) == ["COMPLETE", "COMPLETE"]

@@ -1,6 +1,5 @@
 """Real trials for tests: children that train a small network on small environments."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,9 +93,9 @@ def wait_for_event(child: Child, name: str) -> Event:
     raise AssertionError(f"the child must send {name}, but did not; log: {child.log_tail()}")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], *, within_s: float = PATIENCE_S) -> None:
     """Wait for something that only another process can bring about."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "the condition must come true, but did not"
         time.sleep(0.05)
@@ -115,6 +114,3 @@ def startup_code(folder: Path, code: str) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
-
-
-PYTHON = sys.executable

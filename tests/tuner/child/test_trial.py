@@ -1,7 +1,6 @@
 """What a trial process does and in which order, seen through its events."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,25 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental.compilation_cache import compilation_cache
 
-from tests.tuner.trials import BATCH, names, request, run, wait_for_event, workload
+from tests.tuner.trials import (
+    BATCH,
+    PATIENCE_S,
+    TINY,
+    names,
+    request,
+    run,
+    wait_for_event,
+    workload,
+)
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.program import build, compile_training
 from tuner.child.trial import block_lengths
 from tuner.isolation import Child, TrialRun
 from tuner.outcome import Completed
-from tuner.protocol import STOP, Event, TrainRequest
+from tuner.protocol import STOP, Event
 
 Train = Callable[..., TrialRun]
 
@@ -28,7 +37,8 @@ Train = Callable[..., TrialRun]
 @pytest.fixture(scope="module")
 def train(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     def train(**changes: Any) -> TrialRun:
-        return run(request(cache_dir, **changes), tmp_path_factory.mktemp("log") / "trial.log")
+        asked = replace(request(cache_dir), **changes)
+        return run(asked, tmp_path_factory.mktemp("log") / "trial.log")
 
     return train
 
@@ -38,6 +48,15 @@ def trained(train: Train) -> TrialRun:
     ended = train()
     assert ended.outcome == Completed()
     return ended
+
+
+@pytest.fixture
+def compiled_before(cache_dir: Path) -> Iterator[None]:
+    """Let this process read the programs that the children have compiled."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 def first(ended: TrialRun, name: str) -> Event:
@@ -147,23 +166,22 @@ def test_another_seed_gives_another_curve_and_evaluation(trained: TrialRun, trai
     assert evaluation(other) != evaluation(trained)
 
 
-def test_the_evaluated_policy_has_trained_for_exactly_the_budget(train: Train) -> None:
+def test_the_evaluated_policy_has_trained_for_exactly_the_budget(
+    train: Train, compiled_before: None
+) -> None:
     # One block has no variance, so that its interval is wide and further blocks are timed.
     asked = workload(learning_rate=0.03)
     ended = train(workload=asked, env_steps=BATCH)
     assert len(ended.blocks()) > 1
 
-    built = build(asked, {"num_envs": 16, "num_steps": 16, "num_minibatches": 2, "num_epochs": 2})
+    built = build(asked, TINY)
     program = compile_training(built, CompileCounter(), jax.devices()[0].platform)
-
-    def return_after(updates: int) -> float:
+    after = []
+    for updates in (1, 2):
         carry, _ = program.run(program.init(jax.random.key(0)), jnp.int32(updates))
-        returned = evaluate_policy(built, carry.params)["mean_return"]
-        assert returned is not None
-        return returned
-
-    assert evaluation(ended)[0] == pytest.approx(return_after(1), abs=1e-4)
-    assert abs(return_after(1) - return_after(2)) > 1e-2
+        after.append(evaluate_policy(built, carry.params)["mean_return"] or 0.0)
+    assert evaluation(ended)[0] == pytest.approx(after[0], abs=1e-4)
+    assert abs(after[1] - after[0]) > 1e-2
 
 
 def test_a_program_over_the_limit_is_refused_before_anything_is_allocated(train: Train) -> None:
@@ -193,28 +211,19 @@ def child(tmp_path: Path) -> Iterator[Child]:
     child.end(grace_s=0)
 
 
-def ask(child: Child, asked: TrainRequest) -> Event:
-    child.send(asked)
-    return wait_for_event(child, "block")
-
-
 def test_a_child_that_is_asked_to_stop_ends_after_its_block(child: Child, cache_dir: Path) -> None:
-    ask(child, request(cache_dir, env_steps=32 * 128 * BATCH))
-    child.send(STOP)
-    done = wait_for_event(child, "done")
-    assert done.data == {"stopped": True}
-    assert child.end(grace_s=60) == 0
-
-
-def test_a_stopped_child_has_run_few_further_blocks(child: Child, cache_dir: Path) -> None:
-    ask(child, request(cache_dir, env_steps=32 * 128 * BATCH))
+    child.send(request(cache_dir, env_steps=32 * 128 * BATCH))
+    wait_for_event(child, "block")
     child.send(STOP)
     after = []
-    while (event := child.next_event(60)) is not None and event.name != "done":
+    while (event := child.next_event(PATIENCE_S)) is not None and event.name != "done":
         after.append(event.name)
-    # Of 31 that were left; `measured` would say that the budget was spent.
+    assert event is not None
+    assert event.data == {"stopped": True}
+    # Of the 31 blocks that were left; `measured` would say that the budget was spent.
     assert set(after) <= {"block"}
     assert len(after) < 31
+    assert child.end(grace_s=60) == 0
 
 
 def test_an_unknown_environment_parameter_is_rejected(train: Train) -> None:
@@ -231,8 +240,3 @@ def test_an_exception_is_an_event_with_type_text_and_phase(train: Train) -> None
     assert (error["type"], error["phase"]) == ("ValueError", "after ready")
     assert "network[0] must be at least 1, but got 0" in error["text"]
     assert ended.outcome.status == "crashed"
-
-
-def test_a_child_says_that_it_is_ready_before_it_is_asked(child: Child) -> None:
-    before = time.monotonic()
-    assert wait_for_event(child, "ready").t >= before - 60

@@ -1,0 +1,81 @@
+"""A block of updates: what it sums, what it means, and that one program serves every length."""
+
+import math
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.tuner.trials import TINY, workload
+from tuner.child.compiles import CompileCounter
+from tuner.child.program import block_fn, block_means, build, compile_training
+from tuner.ppo.types import Metrics
+
+
+def update(carry: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Count updates from 1; episodes end in every third alone, returning ten times the number."""
+    count = carry + 1
+    ended = count % 3 == 0
+    return count, {
+        "mean_return": jnp.where(ended, 10.0 * count, jnp.nan),
+        "entropy": 2.0 * count,
+        "value_loss": jnp.where(count < 5, 1.0, jnp.nan),
+    }
+
+
+def means_of(first: int, updates: int) -> tuple[int, dict[str, float | None]]:
+    carry, sums = jax.jit(block_fn(update))(jnp.float32(first), jnp.int32(updates))
+    return int(carry), block_means(sums)
+
+
+def test_a_block_runs_its_updates_and_means_their_metrics() -> None:
+    # Updates 1 to 4: entropies 2, 4, 6, 8 -> 5; the one return that exists is 30.
+    carry, means = means_of(0, 4)
+    assert carry == 4
+    assert means == {"mean_return": 30.0, "entropy": 5.0, "value_loss": 1.0}
+
+
+def test_returns_are_meant_over_updates_with_episodes() -> None:
+    # Updates 3 to 6 (from a count of 2): returns 30 and 60.
+    assert means_of(2, 4)[1]["mean_return"] == 45.0
+
+
+def test_a_block_without_episodes_has_no_return() -> None:
+    assert means_of(0, 2)[1]["mean_return"] is None
+
+
+def test_a_loss_that_is_not_finite_in_one_update_is_so_in_the_block() -> None:
+    value_loss = means_of(0, 5)[1]["value_loss"]
+    assert value_loss is not None
+    assert math.isnan(value_loss)
+
+
+def test_blocks_of_any_length_are_one_program() -> None:
+    compiled = jax.jit(block_fn(update))
+    start, few, many = jnp.float32(0), jnp.int32(1), jnp.int32(7)
+    compiled(start, few)
+    counter = CompileCounter()
+    compiled(start, many)
+    assert counter.compiles == 0
+
+
+def test_the_counter_sees_what_does_compile() -> None:
+    start, number = jnp.float32(0), jnp.int32(1)
+    counter = CompileCounter()
+    jax.jit(lambda x, y: x * 3 + y)(start, number)
+    assert counter.compiles == 1
+
+
+def test_a_factor_multiplies_the_learning_rate_alone() -> None:
+    plain, faster = build(workload(1e-3), TINY), build(workload(1e-3), TINY, lr_factor=100.0)
+    assert faster.hyperparams.learning_rate == pytest.approx(0.1)
+    assert faster.hyperparams._replace(learning_rate=1e-3) == plain.hyperparams
+
+
+def test_training_is_compiled_from_shapes_and_predicts_what_it_takes() -> None:
+    # 2¹⁶ env-steps of 8 float32 observations are 2 MB, which the carry alone has not.
+    hardware = {"num_envs": 1024, "num_steps": 64, "num_minibatches": 2, "num_epochs": 1}
+    program = compile_training(build(workload(), hardware), CompileCounter(), "cpu")
+    assert program.predicted_bytes is not None
+    assert program.predicted_bytes > 2**16 * 8 * 4
+    assert program.cached is False
+    assert min(program.lower_s, program.compile_s) > 0

@@ -1,0 +1,239 @@
+"""The bench: real questions and real trials on this machine's device."""
+
+import math
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.trials import PATIENCE_S, TINY, is_gone, request, wait_until, workload
+from tuner.bench import Bench, Order
+from tuner.devices.detect import open_device
+from tuner.errors import TunerError, UsageError
+from tuner.interrupts import Interrupts
+from tuner.isolation import Launcher
+from tuner.measurement import Measurement
+from tuner.outcome import Completed, Outcome, Pruned
+from tuner.protocol import Event, FitRequest, ProbeRequest, RandomRequest
+from tuner.space import HardwareConfig
+
+CONFIG = HardwareConfig(**TINY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def locks_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the device's lock where no other study looks: the tests wait for nobody."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+def make_bench(logs: Path, said: Callable[[str], None] = lambda line: None) -> Bench:
+    return Bench(
+        open_device(),
+        Launcher(logs, preload=None),
+        Interrupts(),
+        timeout_s=PATIENCE_S,
+        say=said,
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(logs: Path) -> Iterator[Bench]:
+    with make_bench(logs) as bench:
+        yield bench
+
+
+def order(cache_dir: Path, *, trial: int = 1, replicate: int = 0, **changes: Any) -> Order:
+    asked = replace(request(cache_dir), **changes)
+    return Order(config=CONFIG, trial=trial, replicate=replicate, request=asked)
+
+
+@pytest.fixture(scope="module")
+def measured(bench: Bench, cache_dir: Path) -> Measurement:
+    # Blocks of 64 updates: the window lasts a second or more, and the monitor looks in.
+    ordered = order(cache_dir, trial=7, replicate=2, env_steps=32 * 64 * CONFIG.batch_size)
+    return bench.measure(ordered, on_block=lambda block: None)
+
+
+def test_chance_on_stress_is_what_the_formula_says(bench: Bench, cache_dir: Path) -> None:
+    asked = RandomRequest(workload=workload(), seeds=(0, 1, 2), cache_dir=str(cache_dir))
+    answer = bench.ask(asked).data
+    # Of three actions two pay the cost of 0.3, and the signal has mean 0: −2 · 0.3 / 3 = −0.2.
+    # 64 environments · 2000 steps, signals of variance 1 with correlation 0.9 through independent
+    # positions: √(2/3 / 128000) = 0.0023 for a mean; five of them.
+    assert answer["returns"] == pytest.approx([-0.2] * 3, abs=0.012)
+    # 2·(ρφ(c/ρ) − c(1 − Φ(c/ρ))), c/ρ = 1/3: φ = 0.37738, 1 − Φ = 0.36944
+    assert answer["best_return"] == pytest.approx(2 * (0.9 * 0.37738 - 0.3 * 0.36944), abs=1e-4)
+    assert (answer["obs_shape"], answer["num_actions"], answer["per_step_return"]) == ([8], 3, True)
+
+
+def test_the_first_candidate_that_fits_is_found(bench: Bench, cache_dir: Path) -> None:
+    # 4096 · 64 env-steps of 8 float32 observations are 8.4 MB alone; those of TINY are 8 kB.
+    large = {**TINY, "num_envs": 4096, "num_steps": 64}
+    asked = FitRequest(
+        workload=workload(),
+        candidates=(large, TINY),
+        cache_dir=str(cache_dir),
+        memory_limit_bytes=4_000_000,
+    )
+    answer = bench.ask(asked).data
+    assert answer["hardware"] == TINY
+    assert [tried["hardware"] for tried in answer["tried"]] == [large, TINY]
+    assert answer["tried"][0]["predicted_bytes"] > answer["limit_bytes"] == 4_000_000
+    nothing = bench.ask(replace(asked, candidates=(TINY,), memory_limit_bytes=1))
+    assert nothing.data["hardware"] is None
+
+
+def test_the_device_says_what_it_is_and_which_versions_run(bench: Bench) -> None:
+    answer = bench.ask(ProbeRequest()).data
+    assert answer["platform"] in ("cpu", "gpu", "cuda")
+    assert {"tuner", "jax", "jaxlib", "python"} <= set(answer["versions"])
+
+
+def test_questions_are_answered_by_one_process_that_a_trial_ends(
+    logs: Path, cache_dir: Path
+) -> None:
+    with make_bench(logs / "questions") as bench:
+        pids = [bench.ask(ProbeRequest()) and _children(bench) for _ in range(2)]
+        assert pids[0] == pids[1]
+        ended = bench.measure(order(cache_dir), on_block=lambda block: Pruned("enough"))
+        assert ended.outcome == Pruned("enough")
+        assert all(is_gone(pid) for pid in pids[0])
+
+
+def _children(bench: Bench) -> set[int]:
+    import psutil
+
+    return {process.pid for process in psutil.Process().children()}
+
+
+def test_a_parameter_at_fault_is_a_usage_error(logs: Path, cache_dir: Path) -> None:
+    asked = workload(env_params={"rhoo": 1.0})
+    with make_bench(logs / "fault") as bench, pytest.raises(UsageError, match="rhoo"):
+        bench.ask(RandomRequest(workload=asked, seeds=(0,), cache_dir=str(cache_dir)))
+
+
+def test_a_child_that_dies_of_a_question_is_an_error_with_its_last_words(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_no_such_flag=1")  # jax ends the process over it
+    with make_bench(logs / "dead") as bench, pytest.raises(TunerError, match="xla_no_such_flag"):
+        bench.ask(ProbeRequest())
+
+
+def test_a_trial_is_measured_whole(measured: Measurement) -> None:
+    assert measured.outcome == Completed()
+    kept = measured.record
+    assert (kept.trial, kept.replicate, kept.status) == (7, 2, "success")
+    assert kept.env_steps == 32 * 64 * CONFIG.batch_size
+    assert None not in (kept.sps, kept.end_to_end_sps, kept.mean_return, kept.peak_memory_gb)
+    assert measured.evaluation is not None
+
+
+def test_the_phases_of_a_real_trial_add_up_to_its_duration(measured: Measurement) -> None:
+    kept = measured.record
+    assert list(kept.phases) == ["start", "compile", "warm_up", "window", "evaluate"]
+    assert sum(kept.phases.values()) == pytest.approx(kept.duration)
+    assert kept.phases["window"] == kept.window_s
+    assert kept.end_to_end_sps is not None
+    assert kept.sps is not None
+    assert kept.end_to_end_sps < kept.sps
+
+
+def test_utilisation_comes_with_its_source_and_a_plausible_value(measured: Measurement) -> None:
+    kept = measured.record
+    assert kept.util_source == open_device().util_source
+    assert measured.samples
+    if kept.device_util is not None:  # a window of a fast machine may hold too few samples
+        assert 0 < kept.device_util <= 100
+
+
+def test_a_replicate_has_a_log_of_its_own(measured: Measurement, logs: Path) -> None:
+    assert (logs / "trial-0007-r2.log").exists()
+    assert order(Path()).log_name == "trial-0001.log"
+
+
+def test_a_spare_waits_once_a_window_has_closed(measured: Measurement, logs: Path) -> None:
+    assert (logs / f"spare-{os.getpid()}.log").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(
+    bench: Bench, cache_dir: Path
+) -> None:
+    seen: list[Event] = []
+
+    def note(block: Event) -> Outcome | None:
+        seen.append(block)
+        return None
+
+    ended = bench.measure(order(cache_dir, trial=2, fault="diverge"), on_block=note)
+    assert ended.record.status == "diverged"
+    assert "stopped being finite within" in (ended.record.reason or "")
+    assert len(seen) < 32
+
+
+def test_a_bench_waits_for_its_device_and_says_so(logs: Path) -> None:
+    said: list[str] = []
+    inside = threading.Event()
+
+    def enter() -> None:
+        with make_bench(logs / "second", said.append):
+            inside.set()
+
+    waiting = threading.Thread(target=enter)
+    with make_bench(logs / "first"):
+        waiting.start()
+        wait_until(lambda: bool(said))
+        assert not inside.is_set()
+    assert inside.wait(PATIENCE_S)
+    waiting.join()
+    assert "another study is measuring on it" in said[0]
+
+
+def test_waiting_for_a_device_can_be_interrupted(logs: Path) -> None:
+    with make_bench(logs / "first"), Interrupts() as interrupts:
+        second = Bench(
+            open_device(),
+            Launcher(logs / "second", preload=None),
+            interrupts,
+            timeout_s=1,
+            say=lambda line: os.kill(os.getpid(), signal.SIGINT),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            second.__enter__()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "learning", "lost"),
+    [
+        ({"value_loss": None, "entropy": 1.0}, True, "value_loss"),
+        ({"policy_loss": None, "grad_norm": None}, True, "policy_loss, grad_norm"),
+        ({"mean_return": None, "explained_variance": None, "value_loss": 1.0}, True, None),
+        # Past the budget there are as many blocks as the machine is noisy: they cannot diverge.
+        ({"value_loss": None}, False, None),
+    ],
+)
+def test_divergence_is_a_null_where_a_number_must_be(
+    metrics: dict[str, float | None], learning: bool, lost: str | None
+) -> None:
+    from tuner.bench import _divergence
+
+    data = {"metrics": metrics, "env_steps": 500, "learning": learning}
+    outcome = _divergence(Event("block", math.pi, data))
+    if lost is None:
+        assert outcome is None
+    else:
+        assert outcome is not None
+        assert f"{lost} stopped being finite within 500 env-steps" in (outcome.reason or "")

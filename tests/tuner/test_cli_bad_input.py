@@ -1,0 +1,243 @@
+"""Bad input: one line on stderr with the remedy, nothing on stdout, and the right exit code."""
+
+import shutil
+import socket
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished
+from tests.tuner.studies import PATIENCE_S, TUNER, Ended, Studies
+
+pytestmark = pytest.mark.timeout(600)
+
+COMMANDS = ("start", "resume", "list", "status", "show", "report", "export", "dashboard", "doctor")
+TAKES_NAME = ("resume", "status", "show", "report", "export", "dashboard")
+WRONG = {
+    "unknown command": (("strat",), "start"),
+    "unknown flag": (("start", "--num-env", "8"), "--num-envs"),
+    "unknown flag of resume": (("resume", "x", "--trails", "8"), "--trials"),
+    "unknown flag of status": (("status", "x", "--jsn"), "--json"),
+    "missing name": (("status",), "NAME"),
+    "flag without value": (("start", "--trials"), "--trials"),
+    "trial that is no number": (("show", "x", "one"), "TRIAL"),
+    "unknown environment": (
+        ("start", "--env", "gymnax:CartPole-v2"),
+        "did you mean gymnax:CartPole-v1?",
+    ),
+    "environment without its prefix": (("start", "--env", "cartpole-v1"), "gymnax:CartPole-v1?"),
+    "continuous actions": (("start", "--env", "gymnax:Pendulum-v1"), "discrete actions"),
+    "empty list": (("start", "--num-envs", ","), "--num-envs must be a list of positive integers"),
+    "empty text": (("start", "--num-steps", ""), "--num-steps"),
+    "zero in a list": (("start", "--num-steps", "0,16"), "but got '0,16'"),
+    "negative in a list": (
+        (
+            "start",
+            "--num-epochs=-2",
+        ),
+        "but got '-2'",
+    ),
+    "text in a list": (("start", "--num-minibatches", "2,x"), "such as 512,1024"),
+    "short baseline": (("start", "--baseline", "16,16,2"), "such as 2048,128,8,4"),
+    "baseline of a zero": (("start", "--baseline", "16,16,0,2"), "four positive integers"),
+    "baseline that never divides": (("start", "--baseline", "7,3,2,2"), "divides into 2"),
+    "env param without value": (("start", "--env-param", "obs_dim"), "such as obs_dim=64"),
+    "storage that is no address": (("start", "--storage", "nonsense"), "sqlite:///FILE"),
+    "storage of another kind": (("start", "--storage", "mysql://h/d"), "postgresql+psycopg://"),
+    "unknown sampler": (("start", "--sampler", "tpee"), "'tpe'"),
+    "no trials": (("start", "--trials", "0"), "greater than or equal to 1"),
+    "budget without unit": (("start", "--budget", "soon"), "45m"),
+    "learning rate that is no number": (("start", "--learning-rate", "nan"), "finite number"),
+    "memory limit": (("start", "--memory-limit", "2 apples"), "2GB"),
+    "weights": (("start", "--weights", "0,0,0"), "0.4,0.4,0.2"),
+    "port out of range": (("dashboard", "x", "--port", "70000"), "65535"),
+    "slash in the name": (("start", "a/b"), "letters, digits, '-', '_' and '.'"),
+    "name of a parent": (("start", ".."), "not start with '.'"),
+    "slash in the name to resume": (("resume", "../x"), "letters, digits"),
+    "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
+}
+
+
+def refused(ended: Ended, code: int, *words: str) -> None:
+    """Check that a command ended with one line for the user and nothing else."""
+    assert ended.code == code, ended.err
+    assert ended.out == ""
+    lines = ended.err.splitlines()
+    assert lines[-1].startswith("tuner: ")
+    assert [line for line in lines if "Traceback" in line or line.startswith(" ")] == []
+    assert len([line for line in lines if line.startswith("tuner: ")]) == 1
+    for word in words:
+        assert word in lines[-1]
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Studies:
+    """A copy of the finished study, to be spoilt."""
+    return finished.studies.copy_to(tmp_path)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage_is_one_line_that_ends_with_exit_code_2(case: str, studies: Studies) -> None:
+    arguments, remedy = WRONG[case]
+    ended = studies.run(*arguments)
+    refused(ended, 2, remedy)
+    assert len(ended.err.splitlines()) == 1
+    assert not (studies.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("command", TAKES_NAME)
+def test_a_name_that_does_not_exist_is_refused_with_the_way_to_find_one(
+    command: str, studies: Studies
+) -> None:
+    refused(studies.run(command, "nope"), 2, "nope", "tuner list")
+    assert not (studies.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_needs_no_study_and_no_writable_folder(command: str) -> None:
+    done = subprocess.run(
+        [TUNER, command, "--help"], cwd="/proc", capture_output=True, timeout=PATIENCE_S
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_env: [8]\n", ("'num_env'", "did you mean num_envs?")),
+        ("colour: red\n", ("'colour'", "tuner start --help")),
+        ("num_envs: [8, 16\n", ("valid YAML", "study.yaml")),
+        ("- trials\n- 4\n", ("keys and values", "but got a list")),
+        ("just words\n", ("keys and values", "but got a str")),
+        ("num_envs: []\n", ("study.yaml: num_envs", "positive integers", "but got []")),
+        ("num_envs: [8, -1]\n", ("study.yaml: num_envs", "but got [8, -1]")),
+        ("num_envs: [8.5]\n", ("study.yaml: num_envs", "but got [8.5]")),
+        ("trials: many\n", ("study.yaml: trials", "be an integer", "but got 'many'")),
+        ("baseline: {num_envs: 8}\n", ("study.yaml: baseline", "four positive integers")),
+        ("\x00\n", ("study.yaml",)),
+    ],
+)
+def test_a_wrong_settings_file_is_refused_by_key_and_file(
+    text: str, words: tuple[str, ...], studies: Studies
+) -> None:
+    (studies.folder / "study.yaml").write_text(text)
+    ended = studies.run("start", "-c", "study.yaml")
+    refused(ended, 2, *words)
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_a_settings_file_that_is_not_text_is_refused(studies: Studies) -> None:
+    (studies.folder / "study.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    refused(studies.run("start", "-c", "study.yaml"), 2, "study.yaml")
+
+
+def test_a_batch_that_never_divides_is_refused_before_a_study_is_made(studies: Studies) -> None:
+    flags = ("--num-envs", "7", "--num-steps", "5", "--num-minibatches", "2,4")
+    ended = studies.start("x", *flags, "--baseline", "16,16,2,2")
+    refused(ended, 2, "divides into its minibatches", "--num-minibatches")
+    assert not studies.folder.joinpath("runs", "x", "study.db").exists()
+
+
+def test_an_unknown_env_param_is_refused_and_the_name_stays_free(studies: Studies) -> None:
+    ended = studies.start("x", "--env-param", "obs_dimm=8")
+    refused(ended, 2, "'obs_dimm'", "did you mean obs_dim?")
+    assert studies.run("list").out.startswith("no studies here")
+    # With the name still taken this would end with exit code 4.
+    refused(studies.start("x", "--env-param", "obs_dim=none"), 2, "obs_dim", "a whole number")
+
+
+@pytest.mark.skipif(
+    bool(__import__("importlib.util").util.find_spec("torch")), reason="torch is installed"
+)
+def test_the_gp_sampler_without_torch_is_refused_with_what_to_install(studies: Studies) -> None:
+    refused(studies.start("x", "--sampler", "gp"), 2, "tuner[gp]", "--sampler tpe")
+    assert not studies.folder.joinpath("runs", "x", "study.db").exists()
+
+
+def test_a_name_that_exists_is_refused_with_exit_code_4(finished: Finished) -> None:
+    before = finished.studies.records("done")
+    refused(finished.studies.start("done"), 4, "tuner resume done", "another name")
+    assert finished.studies.records("done") == before
+
+
+def test_a_trial_that_does_not_exist_is_refused_with_those_that_do(finished: Finished) -> None:
+    refused(finished.studies.run("show", "done", "77"), 2, "0 to 4", "but got 77")
+    refused(finished.studies.run("show", "done", "77", "--json"), 2, "but got 77")
+    refused(finished.studies.run("show", "done", "--", "-1"), 2, "but got -1")
+
+
+def test_a_runs_folder_that_is_a_file_is_refused(studies: Studies) -> None:
+    (studies.folder / "runs").write_text("not a folder")
+    refused(studies.run("start", "x"), 2, "--runs-dir must be a folder that can be written")
+    refused(studies.run("status", "x"), 2)
+    assert studies.run("list").code == 0
+
+
+def test_a_runs_folder_on_a_file_system_that_takes_no_files_is_refused(studies: Studies) -> None:
+    refused(studies.run("start", "x", "--runs-dir", "/proc"), 2, "--runs-dir", "/proc")
+
+
+def test_a_profile_folder_that_is_a_file_is_refused(copied: Studies) -> None:
+    (copied.folder / "taken").write_text("")
+    refused(copied.run("export", "done", "-o", "taken"), 2, "--output", "taken")
+
+
+@pytest.mark.parametrize("command", [*TAKES_NAME, "start"])
+def test_a_study_file_that_is_no_database_is_refused_with_exit_code_2(
+    command: str, copied: Studies
+) -> None:
+    (copied.folder / "runs" / "done" / "study.db").write_text("these are not the bytes\n" * 99)
+    refused(copied.run(command, "done"), 2, "study.db", "SQLite database")
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "report", "export", "dashboard", "show"])
+def test_a_study_of_a_newer_schema_is_refused_with_exit_code_4(
+    command: str, copied: Studies
+) -> None:
+    database = copied.folder / "runs" / "done" / "study.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE tuner_meta SET value = '999' WHERE key = 'schema_version'")
+    connection.close()
+    before = database.read_bytes()
+    arguments = ("done", "1") if command == "show" else ("done",)
+    flags = ("--trials", "6") if command == "resume" else ()
+    refused(copied.run(command, *arguments, *flags), 4, "999", "newer")
+    assert database.read_bytes() == before
+
+
+def test_a_port_that_is_taken_is_refused(finished: Finished) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused(finished.studies.run("dashboard", "done", "--port", port), 2, port, "try another")
+
+
+@pytest.mark.parametrize("change", ["missing", "empty"])
+def test_a_study_is_read_and_resumed_without_its_config_file(change: str, copied: Studies) -> None:
+    written = copied.folder / "runs" / "done" / "config.yaml"
+    if change == "missing":
+        written.unlink()
+    else:
+        written.write_text("")
+    for command in ("resume", "status", "report"):
+        ended = copied.run(command, "done")
+        assert ended.code == 0, ended.err
+        assert "done on" in ended.out
+
+
+def test_a_broken_config_file_is_refused_by_name(copied: Studies) -> None:
+    (copied.folder / "runs" / "done" / "config.yaml").write_text("trials: [")
+    refused(copied.run("resume", "done"), 2, "config.yaml", "YAML")
+
+
+def test_one_unreadable_study_does_not_hide_the_others(copied: Studies) -> None:
+    runs = copied.folder / "runs"
+    shutil.copytree(runs / "done", runs / "other")
+    (runs / "other" / "study.db").write_text("spoilt")
+    ended = copied.run("list")
+    assert ended.code == 0
+    assert "done" in ended.out
+    assert "unreadable" in ended.out

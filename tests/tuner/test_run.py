@@ -1,0 +1,130 @@
+"""A study as a whole: what it makes of its baseline, when it ends, and with which exit code."""
+
+import time
+from dataclasses import replace
+
+from storage.telemetry import Telemetry
+from tests.conftest import Calibrated, Finished
+from tests.tuner.studies import (
+    SMALL,
+    SPACE,
+    WORKLOAD,
+    Studies,
+    config_of,
+    is_infeasible,
+    states,
+    wait_for_line,
+)
+from tuner.space import HardwareConfig
+
+INSIDE = HardwareConfig(16, 16, 2, 2)
+
+
+def test_one_trial_is_the_baseline_and_too_little_to_export(calibrated: Calibrated) -> None:
+    assert calibrated.ended.code == 7
+    last = calibrated.ended.err.strip().splitlines()[-1]
+    assert "profiles must be chosen from at least 3 feasible configs, but got 1" in last
+    assert not list((calibrated.studies.folder / "runs/small").glob("profiles/*.yaml"))
+
+
+def test_the_baseline_is_trial_0_with_three_replicates(calibrated: Calibrated) -> None:
+    records = calibrated.studies.records("small")
+    assert [(r.trial, r.replicate, r.status) for r in records] == [
+        (0, 0, "success"),
+        (0, 1, "success"),
+        (0, 2, "success"),
+    ]
+    assert {config_of(r) for r in records} == {INSIDE}
+    (trial,) = calibrated.studies.trials("small")
+    assert (trial.state.name, trial.value) == ("COMPLETE", records[0].final_score)
+    assert trial.params == INSIDE.as_dict()
+    assert not is_infeasible(trial)
+
+
+def test_a_baseline_outside_the_space_is_a_trial_without_parameters(finished: Finished) -> None:
+    baseline, *others = finished.studies.trials("done")
+    assert (baseline.state.name, baseline.params, baseline.distributions) == ("COMPLETE", {}, {})
+    record = finished.studies.record("done", 0)
+    assert config_of(record) == HardwareConfig(32, 16, 2, 2)
+    assert baseline.value == record.final_score
+    # The space itself is tried whole: four configs, each once.
+    assert states(others) == ["COMPLETE"] * 4
+    assert len({config_of(finished.studies.record("done", t.number)) for t in others}) == 4
+
+
+def test_a_baseline_inside_the_space_is_never_tried_again(small: Studies) -> None:
+    assert small.resume("small", "--trials", "9", "--min-feasible", "9").code == 7
+    own = [r for r in small.records("small") if r.replicate == 0]
+    assert len(own) == 4  # the baseline and the three other configs of the space
+    assert len({config_of(r) for r in own}) == 4
+    ended = small.facts("small")["ended"]
+    assert ended["reason"] == "every config of the space has been tried (4 trials)"
+    assert "at least 9 feasible configs, but got 4" in ended["refusal"]
+
+
+def test_a_space_of_which_nothing_fits_ends_with_3_whatever_the_baseline_did(
+    studies: Studies,
+) -> None:
+    # The baseline 16x16 (64 kB) fits into 90 kB; the one config of the space (16x32, 118 kB)
+    # does not.
+    space = ("--num-envs", "16", "--num-steps", "32", "--num-minibatches", "2", "--num-epochs", "2")
+    ended = studies.start(
+        "t", *WORKLOAD, *space, "--baseline", "16,16,2,2", "--memory-limit", "90kB"
+    )
+    assert ended.code == 3
+    assert "a study must have a feasible config, but got none of 1" in ended.err
+    assert [r.status for r in studies.records("t")] == ["success"] * 3 + ["predicted_oom"]
+    assert states(studies.trials("t")) == ["COMPLETE", "PRUNED"]
+    assert studies.resume("t").code == 3
+
+
+def test_a_limit_that_not_even_the_smallest_config_meets_ends_with_3(studies: Studies) -> None:
+    ended = studies.start("t", *SMALL, "--memory-limit", "1kB")
+    assert ended.code == 3
+    assert "raise --memory-limit" in ended.err
+    assert studies.trials("t") == []
+
+
+def test_a_baseline_that_does_not_fit_gives_way_to_the_largest_smaller_config(
+    studies: Studies,
+) -> None:
+    # 16x32 needs 118 kB; of the smaller batches 256 is the largest, at 64 kB.
+    ended = studies.start(
+        "t", *SPACE, *WORKLOAD, "--baseline", "16,32,2,2", "--memory-limit", "90kB", "--trials", "1"
+    )
+    assert ended.code == 7
+    assert "the baseline 16x32 mb2 ep2 does not fit in memory: using" in ended.err
+    assert {config_of(r).batch_size for r in studies.records("t")} == {256}
+
+
+def test_a_study_without_time_for_another_trial_ends_at_its_budget(small: Studies) -> None:
+    # Less than the four trials' time that the next one and the finalists would need.
+    left = 3 * max(r.duration or 0.0 for r in small.records("small"))
+    assert small.resume("small", "--trials", "9", "--budget", f"{left:.0f}s").code == 7
+    assert states(small.trials("small")) == ["COMPLETE"]
+    assert "budget is spent" in small.facts("small")["ended"]["reason"]
+
+
+def test_a_study_ends_within_its_budget_and_one_trials_grace(small: Studies) -> None:
+    # The baseline is said to have taken no time, so that trials are begun to the very end.
+    with Telemetry(small.url("small")) as telemetry:
+        for record in small.records("small"):
+            telemetry.save("small", replace(record, duration=0.1))
+    started = time.monotonic()
+    ended = small.resume("small", "--trials", "9", "--budget", "7s")
+    took_s = time.monotonic() - started
+    assert ended.code in (0, 7), ended.err
+    grace_s = max(r.duration or 0.0 for r in small.records("small"))
+    assert took_s < 7 + grace_s + 30  # start and end of a command on a loaded machine
+    assert "RUNNING" not in states(small.trials("small"))
+
+
+def test_a_study_that_is_running_in_another_process_is_refused(small: Studies) -> None:
+    with small.begin("resume", "small", "--trials", "2") as process:
+        assert wait_for_line(process, "trial 1:") is not None
+        ended = small.resume("small", "--trials", "2")
+        process.communicate()
+    assert ended.code == 4
+    assert "'small' is running in another" in ended.err
+    assert process.returncode == 7
+    assert states(small.trials("small")) == ["COMPLETE", "COMPLETE"]
