@@ -89,6 +89,9 @@ class Bench:
             platform: of jax: `cpu`, `gpu`, `cuda`, `rocm`, …
             device_kind: jax's name of the device.
         """
+        if platform != "cpu":
+            # Importing gymnax opens the device, which a spare must not do beside a trial.
+            self._launcher.preload = None
         if (platform == "cpu") == (self.device.info().kind == "cpu"):
             return
         self.device.close()

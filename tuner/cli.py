@@ -120,7 +120,7 @@ def start(
 @settings_as_flags
 def resume(name: Name, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
-    from tuner.study import find
+    from tuner.lookup import find
     from tuner.study import resume as resume_study
 
     ending = resume_study(name, settings, say=say)

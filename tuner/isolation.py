@@ -163,13 +163,13 @@ class Launcher:
     def __init__(self, logs: Path, *, preload: str | None) -> None:
         """Keep logs in the folder `logs`; children prepare for the environment `preload`."""
         self._logs = logs
-        self._preload = preload
+        self.preload = preload
         self._spare: Child | None = None
 
     def prepare(self) -> None:
         """Start the spare. Only while nothing is measured: importing takes whole cores."""
         if self._spare is None:
-            self._spare = Child(self._logs / f"spare-{os.getpid()}.log", preload=self._preload)
+            self._spare = Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload)
 
     def take(self, log_name: str) -> Child:
         """Return the spare, or a new child, with its log under its own name."""

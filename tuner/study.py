@@ -28,20 +28,13 @@ from storage.studies import (
 )
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
-from tuner.config import (
-    SpaceSettings,
-    StopSettings,
-    StudyConfig,
-    WorkloadSettings,
-    flag,
-    load_config,
-    read_settings,
-)
+from tuner.config import StopSettings, StudyConfig
 from tuner.devices.detect import open_device
 from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
 from tuner.interrupts import Interrupts
 from tuner.isolation import Launcher
+from tuner.lookup import find, require_name
 from tuner.protocol import ProbeRequest
 from tuner.references import References
 from tuner.run import Ending, run
@@ -53,8 +46,6 @@ HARDWARE_IDENTITY = ("kind", "platform", "name", "cores")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
-NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
-
 
 def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     """Create a study and run it to its end.
@@ -64,7 +55,7 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
     started = time.monotonic()
-    _require_name(name)
+    require_name(name)
     url = config.storage_url(name)
     parse_url(url)  # a wrong address is refused before the study's folder is made
     with _hold(config, name), Interrupts() as interrupts:
@@ -128,43 +119,42 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         return _run(config, study, bench, say=say, started=started)
 
 
-def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
-    """Return the config of a study, with flags on top, and the facts stored with it.
-
-    Reads SQL only: no Optuna, no device, no lock.
+def export_profiles(
+    name: str, places: Mapping[str, object], *, directory: Path | None, say: Say
+) -> list[Path]:
+    """Write a study's profiles again, measuring chosen configs once more where none has.
 
     Raises:
-        StudyNotFound: there is no such study, or it was killed before it began.
-        Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
-        UsageError: a flag is wrong, or the storage's password is needed again.
+        ExportRefused: quality was not measured, or too few configs are feasible.
+        Refused: something must be measured, and this is other hardware than the study's.
     """
-    _require_name(name)
-    places = StudyConfig(
-        **{k: v for k, v in flags.items() if k in ("runs_dir", "storage") and v is not None}
-    )
-    written = places.folder(name) / "config.yaml"
-    in_file = read_settings(written) if written.exists() else {}
-    storage = places.storage or in_file.get("storage")
-    if storage is not None and "***" in str(storage):
-        raise UsageError(
-            f"--storage must be given again to reach {name!r}, because passwords are not kept; "
-            f"but got only {storage}"
-        )
-    places = places.model_copy(update={"storage": storage})
-    facts = overview.study_facts(places.storage_url(name), name)
-    if "config" not in facts:
-        raise UsageError(
-            f"the study {name!r} must have begun, but was stopped before; start it again with "
-            f"`tuner start {name}`"
-        )
-    stored = load_config(facts["config"], {})
-    _refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
-    _refuse_other_settings(stored, flags, flag)
-    moved = {"runs_dir": places.runs_dir, "storage": storage}
-    config = load_config(
-        {**facts["config"], **{k: None if v is None else str(v) for k, v in moved.items()}}, flags
-    )
-    return config, facts
+    started = time.monotonic()
+    config, facts = find(name, places)
+    with (
+        _hold(config, name),
+        Interrupts() as interrupts,
+        _bench(config, name, interrupts, say) as bench,
+    ):
+        study = load_study(open_storage(config.storage_url(name), create=False), name)
+        with Telemetry(config.storage_url(name)) as telemetry:
+            session = Session(
+                config=config,
+                study=study,
+                telemetry=telemetry,
+                bench=bench,
+                say=say,
+                started=started,
+                references=_stored_references(facts, name),
+            )
+            if unconfirmed(session):
+                here = _hardware(bench, _probe(bench))
+                _refuse_other_hardware(facts["hardware"], here)
+            notes = confirm(session)
+            if interrupts.count:
+                raise KeyboardInterrupt
+            return export(
+                session, directory or config.folder(name) / "profiles", reservations=notes
+            )
 
 
 def _run(
@@ -209,9 +199,7 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
 @contextmanager
 def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> Iterator[Bench]:
     device = open_device()
-    # Importing gymnax opens the device, which a spare must not do beside a trial on a GPU.
-    preload = config.env if device.info().kind == "cpu" else None
-    launcher = Launcher(config.folder(name) / "logs", preload=preload)
+    launcher = Launcher(config.folder(name) / "logs", preload=config.env)
     with Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say) as bench:
         yield bench
 
@@ -254,22 +242,6 @@ def _refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any]) -
             )
 
 
-def _refuse_other_settings(stored: StudyConfig, given: Mapping[str, object], place: Any) -> None:
-    """Refuse settings of the workload or the space that are not the study's own."""
-    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields)
-    named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
-    wanted = load_config(None, named)
-    for key in named:
-        before, now = getattr(stored, key), getattr(wanted, key)
-        if key == "env_params":
-            before = {k: before.get(k) for k in now}
-        if before != now:
-            raise Refused(
-                f"{place(key)} must stay {before} in this study, but got {now}; start another "
-                "study for it"
-            )
-
-
 def _refuse_existing(url: str, name: str) -> None:
     """Refuse a name that is taken; a study that was killed before it began gives way."""
     path = sqlite_path(url)
@@ -281,52 +253,6 @@ def _refuse_existing(url: str, name: str) -> None:
             f"with `tuner resume {name}` or choose another name"
         )
     optuna.delete_study(study_name=name, storage=open_storage(url, create=False))
-
-
-def _require_name(name: str) -> None:
-    allowed = all(c.isalnum() or c in "-_." for c in name)
-    if not name or not allowed or name.startswith(".") or len(name) > 100:
-        raise UsageError(
-            f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
-        )
-
-
-def export_profiles(
-    name: str, places: Mapping[str, object], *, directory: Path | None, say: Say
-) -> list[Path]:
-    """Write a study's profiles again, measuring chosen configs once more where none has.
-
-    Raises:
-        ExportRefused: quality was not measured, or too few configs are feasible.
-        Refused: something must be measured, and this is other hardware than the study's.
-    """
-    started = time.monotonic()
-    config, facts = find(name, places)
-    with (
-        _hold(config, name),
-        Interrupts() as interrupts,
-        _bench(config, name, interrupts, say) as bench,
-    ):
-        study = load_study(open_storage(config.storage_url(name), create=False), name)
-        with Telemetry(config.storage_url(name)) as telemetry:
-            session = Session(
-                config=config,
-                study=study,
-                telemetry=telemetry,
-                bench=bench,
-                say=say,
-                started=started,
-                references=_stored_references(facts, name),
-            )
-            if unconfirmed(session):
-                here = _hardware(bench, _probe(bench))
-                _refuse_other_hardware(facts["hardware"], here)
-            notes = confirm(session)
-            if interrupts.count:
-                raise KeyboardInterrupt
-            return export(
-                session, directory or config.folder(name) / "profiles", reservations=notes
-            )
 
 
 def _stored_references(facts: Mapping[str, Any], name: str) -> References:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from tuner.errors import UsageError
-from tuner.study import find
+from tuner.lookup import find
 
 
 def serve(

@@ -9,9 +9,9 @@ from rich.console import Console
 from storage.profile_files import read
 from storage.telemetry import Telemetry
 from tuner.errors import UsageError
+from tuner.lookup import find
 from tuner.report.overview import number
 from tuner.report.reading import read_study
-from tuner.study import find
 
 
 def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.config import StudyConfig
+from tuner.lookup import find
 from tuner.references import References
-from tuner.study import find
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,91 @@
+"""Finds a study by its name, and refuses settings that are not its own.
+
+Apart from `tuner.study` because a command that only reads (status, show, report) needs neither
+Optuna nor a device to find what it reads.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from storage import overview
+from tuner.config import (
+    SpaceSettings,
+    StudyConfig,
+    WorkloadSettings,
+    flag,
+    load_config,
+    read_settings,
+)
+from tuner.errors import Refused, UsageError
+
+NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
+
+
+def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
+    """Return the config of a study, with flags on top, and the facts stored with it.
+
+    Reads SQL only: no Optuna, no device, no lock.
+
+    Raises:
+        StudyNotFound: there is no such study, or it was killed before it began.
+        Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
+        UsageError: a flag is wrong, or the storage's password is needed again.
+    """
+    require_name(name)
+    places = StudyConfig(
+        **{k: v for k, v in flags.items() if k in ("runs_dir", "storage") and v is not None}
+    )
+    written = places.folder(name) / "config.yaml"
+    in_file = read_settings(written) if written.exists() else {}
+    storage = places.storage or in_file.get("storage")
+    if storage is not None and "***" in str(storage):
+        raise UsageError(
+            f"--storage must be given again to reach {name!r}, because passwords are not kept; "
+            f"but got only {storage}"
+        )
+    places = places.model_copy(update={"storage": storage})
+    facts = overview.study_facts(places.storage_url(name), name)
+    if "config" not in facts:
+        raise UsageError(
+            f"the study {name!r} must have begun, but was stopped before; start it again with "
+            f"`tuner start {name}`"
+        )
+    stored = load_config(facts["config"], {})
+    _refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
+    _refuse_other_settings(stored, flags, flag)
+    moved = {"runs_dir": places.runs_dir, "storage": storage}
+    config = load_config(
+        {**facts["config"], **{k: None if v is None else str(v) for k, v in moved.items()}}, flags
+    )
+    return config, facts
+
+
+def require_name(name: str) -> None:
+    """Refuse a name that cannot be a folder's.
+
+    Raises:
+        UsageError: it has other characters than letters, digits, '-', '_' and '.'.
+    """
+    allowed = all(c.isalnum() or c in "-_." for c in name)
+    if not name or not allowed or name.startswith(".") or len(name) > 100:
+        raise UsageError(
+            f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
+        )
+
+
+def _refuse_other_settings(
+    stored: StudyConfig, given: Mapping[str, object], place: Callable[[str], str]
+) -> None:
+    """Refuse settings of the workload or the space that are not the study's own."""
+    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields)
+    named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
+    wanted = load_config(None, named)
+    for key in named:
+        before, now = getattr(stored, key), getattr(wanted, key)
+        if key == "env_params":
+            before = {k: before.get(k) for k in now}
+        if before != now:
+            raise Refused(
+                f"{place(key)} must stay {before} in this study, but got {now}; start another "
+                "study for it"
+            )
