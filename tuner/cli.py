@@ -32,7 +32,7 @@ app = typer.Typer(
     "on this machine.",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
 PANELS: dict[type[BaseModel], str] = {

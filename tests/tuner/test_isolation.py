@@ -1,5 +1,6 @@
 """The trial process seen from outside: what it may do, and how it is ended and classified."""
 
+import contextlib
 import json
 import os
 import signal
@@ -170,7 +171,11 @@ def test_a_child_whose_parent_is_killed_ends_even_inside_a_compiled_loop(
         finally:
             parent.kill()
         parent.wait()
-        wait_until(lambda: is_gone(child.pid), within_s=60)
+        try:
+            wait_until(lambda: is_gone(child.pid), within_s=60)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def test_a_killed_trial_is_a_crash_that_names_signal_and_phase(

@@ -1,13 +1,14 @@
 """A block of updates: what it sums, what it means, and that one program serves every length."""
 
 import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from tests.tuner.trials import TINY, workload
 from tuner.child.compiles import CompileCounter
-from tuner.child.program import block_fn, block_means, build, compile_training
+from tuner.child.program import block_fn, block_means, build
 from tuner.ppo.types import Metrics
 
 
@@ -69,13 +70,3 @@ def test_a_factor_multiplies_the_learning_rate_alone() -> None:
     plain, faster = build(workload(1e-3), TINY), build(workload(1e-3), TINY, lr_factor=100.0)
     assert faster.hyperparams.learning_rate == pytest.approx(0.1)
     assert faster.hyperparams._replace(learning_rate=1e-3) == plain.hyperparams
-
-
-def test_training_is_compiled_from_shapes_and_predicts_what_it_takes() -> None:
-    # 2¹⁶ env-steps of 8 float32 observations are 2 MB, which the carry alone has not.
-    hardware = {"num_envs": 1024, "num_steps": 64, "num_minibatches": 2, "num_epochs": 1}
-    program = compile_training(build(workload(), hardware), CompileCounter(), "cpu")
-    assert program.predicted_bytes is not None
-    assert program.predicted_bytes > 2**16 * 8 * 4
-    assert program.cached is False
-    assert min(program.lower_s, program.compile_s) > 0
