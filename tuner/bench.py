@@ -112,12 +112,19 @@ class Bench:
         self._asked.send(request)
         return self._answer(self._asked, ANSWERS[request.kind])
 
-    def measure(self, order: Order, *, on_block: Callable[[Event], Outcome | None]) -> Measurement:
+    def measure(
+        self,
+        order: Order,
+        *,
+        on_block: Callable[[Event], Outcome | None],
+        give_up_at: float | None = None,
+    ) -> Measurement:
         """Run one trial to its end and return what was measured of it.
 
         Args:
             order: what to run.
             on_block: sees every timed block; an outcome ends the trial with it.
+            give_up_at: monotonic time at which the trial is interrupted; None for never.
         """
         self._end_questions()
         child = self._launcher.take(order.log_name)
@@ -140,6 +147,7 @@ class Bench:
                 timeout_s=self._timeout_s,
                 interrupts=self.interrupts,
                 on_event=on_event,
+                give_up_at=give_up_at,
             )
         finally:
             monitor.stop_monitoring()

@@ -218,6 +218,7 @@ def run_trial(
     timeout_s: float,
     interrupts: Interrupts,
     on_event: OnEvent,
+    give_up_at: float | None = None,
 ) -> TrialRun:
     """Send a train request and watch it to its end, whatever end that is.
 
@@ -227,6 +228,7 @@ def run_trial(
         timeout_s: seconds from request to end, after which the process group is killed.
         interrupts: what the user or the scheduler asked of the study.
         on_event: called with every event; returns an outcome to end the trial.
+        give_up_at: monotonic time at which the trial is interrupted; None for never.
     """
     requested = time.monotonic()
     events: list[Event] = []
@@ -249,6 +251,8 @@ def run_trial(
                 f"still {_phase(events)} after {timeout_s:g} s; raise --timeout if the config is "
                 "worth more"
             )
+        if verdict is None and give_up_at is not None and time.monotonic() > give_up_at:
+            verdict = Interrupted("the budget ended before the trial did")
     if verdict is not None:
         child.send(STOP)
     returncode = child.end(0 if isinstance(verdict, TimedOut | Interrupted) else GRACE_S)

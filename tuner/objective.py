@@ -16,7 +16,7 @@ import optuna
 
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
-from tuner.outcome import Interrupted, Outcome, Pruned
+from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
 from tuner.search.sampler import config_of
 from tuner.session import Session
@@ -38,7 +38,6 @@ class Objective:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._reserve_s = 0.0
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Run one trial.
@@ -56,23 +55,17 @@ class Objective:
         if config is None:
             raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
         session.say(f"trial {trial.number}: {config}")
-        self._reserve_s = finalists_reserve_s(session.records())
         milestones = Milestones(trial, references.env_steps)
         measurement = session.measure(
             config,
             trial=trial.number,
             replicate=0,
             env_steps=references.env_steps,
-            on_block=lambda block: self._out_of_budget() or milestones.see(block),
+            on_block=milestones.see,
+            reserve_s=finalists_reserve_s(session.records()),
         )
         record = session.keep(measurement)
         return self._tell(trial, record)
-
-    def _out_of_budget(self) -> Outcome | None:
-        left = self._session.time_left_s()
-        if left is None or left > self._reserve_s:
-            return None
-        return Interrupted("the budget ended before the trial did")
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> float:
         for name, value in dashboard_attrs(record).items():

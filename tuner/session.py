@@ -74,10 +74,18 @@ class Session:
         replicate: int,
         env_steps: int,
         on_block: OnBlock = lambda block: None,
+        reserve_s: float | None = None,
     ) -> Measurement:
-        """Run one measurement on the bench."""
+        """Run one measurement on the bench.
+
+        With `reserve_s` it is interrupted when only so much of the budget is left.
+        """
         order = self.order(config, trial=trial, replicate=replicate, env_steps=env_steps)
-        return self.bench.measure(order, on_block=on_block)
+        left_s = self.time_left_s()
+        give_up_at = None
+        if left_s is not None and reserve_s is not None:
+            give_up_at = time.monotonic() + left_s - reserve_s
+        return self.bench.measure(order, on_block=on_block, give_up_at=give_up_at)
 
     def keep(self, measurement: Measurement) -> TrialRecord:
         """Judge a measurement, write it down, tell the user; return its record.

@@ -83,20 +83,25 @@ def test_chance_on_stress_is_what_the_formula_says(bench: Bench, cache_dir: Path
 
 
 def test_the_first_candidate_that_fits_is_found(bench: Bench, cache_dir: Path) -> None:
-    # 4096 · 64 env-steps of 8 float32 observations are 8.4 MB alone; those of TINY are 8 kB.
-    large = {**TINY, "num_envs": 4096, "num_steps": 64}
+    smaller = {**TINY, "num_envs": 8}
+    asked = FitRequest(workload=workload(), candidates=(TINY, smaller), cache_dir=str(cache_dir))
+    free = bench.ask(asked).data
+    assert free["hardware"] == TINY
+    (tried,) = free["tried"]
+    assert tried["hardware"] == TINY
+
+    short = replace(asked, memory_limit_bytes=tried["predicted_bytes"] - 1)
+    found = bench.ask(short).data
+    assert found["hardware"] == smaller
+    assert [t["hardware"] for t in found["tried"]] == [TINY, smaller]
+    assert found["tried"][1]["predicted_bytes"] <= found["limit_bytes"]
+
+
+def test_where_nothing_fits_there_is_no_candidate(bench: Bench, cache_dir: Path) -> None:
     asked = FitRequest(
-        workload=workload(),
-        candidates=(large, TINY),
-        cache_dir=str(cache_dir),
-        memory_limit_bytes=4_000_000,
+        workload=workload(), candidates=(TINY,), cache_dir=str(cache_dir), memory_limit_bytes=1
     )
-    answer = bench.ask(asked).data
-    assert answer["hardware"] == TINY
-    assert [tried["hardware"] for tried in answer["tried"]] == [large, TINY]
-    assert answer["tried"][0]["predicted_bytes"] > answer["limit_bytes"] == 4_000_000
-    nothing = bench.ask(replace(asked, candidates=(TINY,), memory_limit_bytes=1))
-    assert nothing.data["hardware"] is None
+    assert bench.ask(asked).data["hardware"] is None
 
 
 def test_the_device_says_what_it_is_and_which_versions_run(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,14 +104,14 @@ def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def noisy(
     users_folder: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[TrialRun, Path]]:
+) -> tuple[TrialRun, Path]:
     """A trial in the user's folder under a library that prints all the time, and its log."""
     log_path = tmp_path_factory.mktemp("log") / "trial.log"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(users_folder)
         for name, value in startup_code(tmp_path_factory.mktemp("noise"), NOISE).items():
             patch.setenv(name, value)
-        yield run(request(cache_dir), log_path), log_path
+        return run(request(cache_dir), log_path), log_path
 
 
 def test_what_libraries_print_reaches_the_log_and_no_event(noisy: tuple[TrialRun, Path]) -> None:
@@ -154,6 +154,15 @@ def test_the_deadline_kills_the_whole_process_group(
     grandchild = int((tmp_path / "startup" / "pid").read_text())
     wait_until(lambda: is_gone(grandchild), within_s=60)
     assert not any(process.is_running() for process in child_pids)
+
+
+def test_a_trial_that_hangs_is_interrupted_when_the_budget_ends(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    asked = request(cache_dir, fault="hang")
+    trial = run(asked, tmp_path / "trial.log", give_up_at=time.monotonic() + 5)
+    assert trial.outcome == Interrupted("the budget ended before the trial did")
+    assert trial.ended - trial.requested < 120
 
 
 def test_a_child_whose_parent_is_killed_ends_even_inside_a_compiled_loop(

@@ -63,6 +63,7 @@ def run(
     timeout_s: float = PATIENCE_S,
     interrupts: Interrupts | None = None,
     on_event: OnEvent = lambda event: None,
+    give_up_at: float | None = None,
 ) -> TrialRun:
     """Run a trial in a child of its own."""
     return run_trial(
@@ -71,6 +72,7 @@ def run(
         timeout_s=timeout_s,
         interrupts=interrupts or Interrupts(),
         on_event=on_event,
+        give_up_at=give_up_at,
     )
 
 
