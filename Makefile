@@ -7,6 +7,7 @@ DRIVER := $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>
 CUDA := $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] 2>/dev/null && echo cuda13 || echo cuda12))
 STUDY ?= demo
 BUDGET ?= 5m
+FLAGS ?= --env-steps 262144
 comma := ,
 
 .PHONY: help setup setup-dev study test test-long format clean
@@ -34,7 +35,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 study: setup
-	@if [ -e runs/$(STUDY)/config.yaml ]; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET); fi
+	@if [ -e runs/$(STUDY)/config.yaml ]; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET) $(FLAGS); fi
 
 test: setup-dev
 	$(BIN)/ruff format --check .

@@ -31,9 +31,9 @@ class Built:
     ppo: PPO
     hyperparams: Hyperparams
 
-    def init(self, key: jax.Array) -> Any:
-        """Return a fresh carry."""
-        return self.ppo.init_fn(key, self.hyperparams, self.env_params)
+    def init(self, key: jax.Array, params: Any = None) -> Any:
+        """Return a fresh carry, around `params` if they are given."""
+        return self.ppo.init_fn(key, self.hyperparams, self.env_params, params)
 
 
 def build(workload: Workload, hardware: dict[str, int], lr_factor: float = 1.0) -> Built:
@@ -103,11 +103,12 @@ class Program:
 
 
 def compile_training(built: Built, counter: CompileCounter, platform: str) -> Program:
-    """Compile both programs from shapes alone: nothing is allocated on the device."""
+    """Compile from shapes alone: nothing is allocated on the device."""
     started = time.monotonic()
     key = jax.eval_shape(jax.random.key, 0)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered_init = jax.jit(built.init).lower(key)
+    lowered_params = jax.jit(built.ppo.params_fn).lower(key)
+    lowered_init = jax.jit(built.init).lower(key, lowered_params.out_info)
     block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
     lowered = block.lower(lowered_init.out_info, count)
     lowered_at, hits = time.monotonic(), counter.cache_hits

@@ -30,7 +30,7 @@ Emit = Callable[..., None]
 MAX_BLOCKS = 32
 """Timed blocks of a budget at most; a multiple of four, so that blocks end at ¼, ½ and ¾."""
 
-MAX_EXTRA = 1.0
+MAX_EXTRA = 0.5
 """Blocks that only narrow the interval take at most this share of the budget's own time."""
 
 

@@ -24,13 +24,17 @@ from tuner.ppo.update import Learner, learn, microbatch_size, optimizer
 class PPO:
     """PPO for one static configuration and one environment.
 
-    `init_fn(key, hyperparams, env_params)` returns a carry that shares no buffer with its
-    arguments or within itself, so it may be donated. `update_fn(carry)` collects and learns from
-    `num_envs × num_steps` env-steps and returns the carry and `Metrics`. `policy_fn(params, key,
-    obs)` samples actions. `microbatch` is the number of rows it was resolved to.
+    `params_fn(key)` draws parameters. `init_fn(key, hyperparams, env_params, params=None)` returns
+    a carry that shares no buffer with its arguments or within itself, so it may be donated; its
+    parameters are `params_fn(key)` unless given. They are apart because the orthogonal start takes
+    seconds to compile and, unlike the rest, not anew for every hardware config.
+    `update_fn(carry)` collects and learns from `num_envs × num_steps` env-steps and returns the
+    carry and `Metrics`. `policy_fn(params, key, obs)` samples actions. `microbatch` is the number
+    of rows it was resolved to.
     """
 
-    init_fn: Callable[[PRNGKeyArray, Hyperparams, EnvParams], Carry]
+    params_fn: Callable[[PRNGKeyArray], Params]
+    init_fn: Callable[..., Carry]
     update_fn: Callable[[Carry], tuple[Carry, Metrics]]
     policy_fn: Callable[[Params, PRNGKeyArray, Array], Array]
     microbatch: int
@@ -48,6 +52,7 @@ def make_ppo(config: PPOConfig, env: Environment) -> PPO:
         `jax.jit(ppo.update_fn, donate_argnums=0)`.
     """
     return PPO(
+        params_fn=partial(_init_params, env=env, config=config),
         init_fn=partial(_init, env=env, config=config),
         update_fn=partial(_update, env=env, config=config),
         policy_fn=partial(_sample_action, config=config),
@@ -55,18 +60,25 @@ def make_ppo(config: PPOConfig, env: Environment) -> PPO:
     )
 
 
+def _init_params(key: PRNGKeyArray, *, env: Environment, config: PPOConfig) -> Params:
+    params_key = jax.random.split(key, 3)[1]
+    return init_params(params_key, config, obs_shape=env.obs_shape, num_actions=env.num_actions)
+
+
 def _init(
     key: PRNGKeyArray,
     hyperparams: Hyperparams,
     env_params: EnvParams,
+    params: Params | None = None,
     *,
     env: Environment,
     config: PPOConfig,
 ) -> Carry:
-    key, params_key, env_key = jax.random.split(key, 3)
+    if params is None:
+        params = _init_params(key, env=env, config=config)
+    key, _, env_key = jax.random.split(key, 3)  # the second one drew the parameters
     hyperparams = hyperparams.as_arrays()
     env_params = strongly_typed(env_params)
-    params = init_params(params_key, config, obs_shape=env.obs_shape, num_actions=env.num_actions)
     carry = Carry(
         params=params,
         opt_state=optimizer(hyperparams).init(params),
