@@ -112,12 +112,13 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
     lowered = block.lower(lowered_init.out_info, count)
     lowered_at, hits = time.monotonic(), counter.cache_hits
-    compiled, compiled_init = lowered.compile(), lowered_init.compile()
+    compiled = lowered.compile()
+    params_fn, init_fn = lowered_params.compile(), lowered_init.compile()
     return Program(
-        init=compiled_init,
+        init=lambda key: init_fn(key, params_fn(key)),
         run=compiled,
         lower_s=lowered_at - started,
         compile_s=time.monotonic() - lowered_at,
-        cached=counter.cache_hits >= hits + 2,
+        cached=counter.cache_hits - hits == len((compiled, params_fn, init_fn)),
         predicted_bytes=predicted_bytes(compiled, platform),
     )
