@@ -90,6 +90,11 @@ class Child:
         """Process id, which is also the id of the process group."""
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is still there."""
+        return self._process.poll() is None
+
     def rename_log(self, log_path: Path) -> None:
         """Give the log its final name; what is written from now on goes there too."""
         os.replace(self._log_path, log_path)
@@ -168,6 +173,9 @@ class Launcher:
 
     def prepare(self) -> None:
         """Start the spare. Only while nothing is measured: importing takes whole cores."""
+        if self._spare is not None and not self._spare.is_alive:
+            self._spare.end(grace_s=0)  # its death is not the fault of the next config
+            self._spare = None
         if self._spare is None:
             self._spare = Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload)
 

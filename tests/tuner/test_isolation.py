@@ -323,3 +323,19 @@ def test_every_way_to_end_is_classified(
     outcome = classify(events, returncode, log)
     assert type(outcome) is kind
     assert words in (outcome.reason or "")
+
+
+def test_a_spare_that_died_while_it_waited_is_replaced(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path, preload=None)
+    before = {process.pid for process in psutil.Process().children()}
+    launcher.prepare()
+    (spare,) = [p for p in psutil.Process().children() if p.pid not in before]
+    spare.kill()
+    wait_until(lambda: spare.status() == psutil.STATUS_ZOMBIE, within_s=30)
+    child = launcher.take("trial.log")
+    try:
+        assert child.pid != spare.pid
+        assert wait_for_event(child, "ready").name == "ready"
+    finally:
+        child.end(0)
+        launcher.close()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import psutil
+
+from tuner.devices.cpu import memory_available_bytes
 
 GATE = 0.95
 """Share of the free memory that a trial may be predicted to take."""
@@ -47,7 +48,7 @@ def limit_bytes(device: jax.Device, lowered_to: int | None, reserve: int) -> int
     stats = device.memory_stats() if device.platform != "cpu" else None
     free: int | None
     if device.platform == "cpu":
-        free = _host_free_bytes()
+        free = memory_available_bytes()
     elif stats and "bytes_limit" in stats:
         free = int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     else:
@@ -110,21 +111,3 @@ def _status_bytes(name: str) -> int | None:
         return None
     found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else None
-
-
-def _host_free_bytes() -> int:
-    free = int(psutil.virtual_memory().available)
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            limit, used = Path(limit_file).read_text().strip(), Path(used_file).read_text()
-        except OSError:
-            continue
-        if limit != "max":
-            free = min(free, int(limit) - int(used))
-    return free
