@@ -7,7 +7,8 @@ DRIVER := $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>
 CUDA := $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] 2>/dev/null && echo cuda13 || echo cuda12))
 STUDY ?= demo
 BUDGET ?= 5m
-FLAGS ?= --env-steps 262144
+# Half the default budget of a CPU, so that five minutes are worth a dozen configs.
+FLAGS ?= $(if $(DRIVER),,--env-steps 262144)
 comma := ,
 
 .PHONY: help setup setup-dev study test test-long format clean
@@ -35,7 +36,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 study: setup
-	@if [ -e runs/$(STUDY)/config.yaml ]; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET) $(FLAGS); fi
+	@if [ -e runs/$(STUDY)/study.db ] && $(BIN)/tuner status $(STUDY) >/dev/null 2>&1; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET) $(FLAGS); fi
 
 test: setup-dev
 	$(BIN)/ruff format --check .

@@ -216,7 +216,7 @@ def _divergence(block: Event) -> Outcome | None:
 
 
 def _lock_path(device: Device) -> Path:
-    """Return the lock file of a device, the same for every study and user folder of a machine."""
+    """Return the lock file of a device, the same for every study of a user on a machine."""
     info = device.info()
     identity = "".join(c if c.isalnum() else "-" for c in info.uuid or info.kind)
     return Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{identity}.lock"

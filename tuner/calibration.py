@@ -73,7 +73,7 @@ def budget_env_steps(session: Session) -> int:
         return config.env_steps
     fitting = _first_that_fits(session, _one_for_each_batch(config.space().configs()))
     if fitting is None:
-        # Every trial will be refused by the gate and say why; the budget does not matter then.
+        # The baseline, which is asked next, says so.
         return BUDGET_BATCHES * min(c.batch_size for c in config.space().configs())
     return BUDGET_BATCHES * fitting.batch_size
 
@@ -92,7 +92,9 @@ def measure_baseline(
         KeyboardInterrupt: the user stopped the calibration.
     """
     may_double = session.config.env_steps is None and chance.quality.best_return is None
-    baseline = _baseline_that_fits(session, env_steps)
+    baseline = _baseline_that_fits(session)
+    # What the learning rate is scaled from is what is measured, not what was wished.
+    session.config = session.config.model_copy(update={"baseline": baseline})
     for doubling in range(MAX_DOUBLINGS + 1):
         measurements = [
             _replicate(session, baseline, replicate, env_steps)
@@ -102,6 +104,11 @@ def measure_baseline(
         short = quality.best_return is None and not quality.baseline_learned
         if not short or not may_double or doubling == MAX_DOUBLINGS:
             break
+        left_s = session.time_left_s()
+        spent_s = sum(m.record.duration or 0.0 for m in measurements)
+        if left_s is not None and left_s < 3 * spent_s:
+            session.say("the budget is too short to train the baseline for longer")
+            break
         env_steps *= 2
         session.say(
             f"the baseline does not stand out from chance: training for {env_steps:,} env-steps"
@@ -109,7 +116,7 @@ def measure_baseline(
     return _references(session, chance, quality, measurements, env_steps), measurements
 
 
-def _baseline_that_fits(session: Session, env_steps: int) -> HardwareConfig:
+def _baseline_that_fits(session: Session) -> HardwareConfig:
     """Return the baseline, or the largest smaller config of the space that fits."""
     wanted = session.config.baseline
     if wanted is None:

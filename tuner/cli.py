@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from tuner.config import (
     MeasureSettings,
@@ -32,16 +31,10 @@ app = typer.Typer(
     "on this machine.",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
 
-PANELS: dict[type[BaseModel], str] = {
-    WorkloadSettings: "What is trained",
-    SpaceSettings: "What is tried",
-    StopSettings: "When to stop",
-    MeasureSettings: "How it is measured and scored",
-    PlaceSettings: "Where things are kept",
-}
+PARTS = (WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings, PlaceSettings)
 
 _TYPER_INTERRUPTED = 130
 """What typer returns for a Ctrl-C that nobody below it has handled."""
@@ -62,14 +55,13 @@ def settings_as_flags(command: Callable[..., None]) -> Callable[..., None]:
     """
     own = inspect.signature(command, eval_str=True).parameters.values()
     parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    for part, panel in PANELS.items():
+    for part in PARTS:
         for name, field in part.model_fields.items():
             kind = list[str] | None if name == "env_params" else str | None
             default = "" if field.default in (None, {}) else f" [default: {_shown(field.default)}]"
             option = typer.Option(
                 flag(name),
                 help=f"{field.description}{default}",
-                rich_help_panel=panel,
                 metavar="VALUE",
                 show_default=False,
             )
@@ -242,6 +234,12 @@ def _run(arguments: list[str]) -> int:
     except StorageError as error:
         say(f"tuner: {error}")
         return _storage_exit_code(error)
+    except OSError as error:
+        say(
+            f"tuner: files must be readable and the disk writable, but got: {error}; free space "
+            "or choose another --runs-dir"
+        )
+        return 8
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     if result == _TYPER_INTERRUPTED:
@@ -275,7 +273,7 @@ def _end(name: str, config: StudyConfig, ending: Any) -> None:
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
     if ending.exit_code == EXIT_INTERRUPTED:
-        say(f"tuner: stopped, everything finished is saved; go on with `tuner resume {name}`")
+        say(f"tuner: stopped, finished trials are saved; go on with `tuner resume {name}`")
     raise typer.Exit(ending.exit_code)
 
 

@@ -26,7 +26,7 @@ from tuner.space import (
     SearchSpace,
 )
 
-Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
@@ -85,7 +85,9 @@ class StopSettings(_Part):
     budget: Seconds | None = Field(None, description="wall-clock of this command, as 45m")
     timeout: Seconds = Field(300.0, description="of one trial, from request to evaluation")
     patience: int = Field(15, ge=1, description="end after so many trials without a gain")
-    min_gain: float | None = Field(None, ge=0, description="what counts as a gain of the score")
+    min_gain: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="what counts as a gain of the score"
+    )
     min_trials: int = Field(20, ge=1, description="patience never ends a study before so many")
 
 

@@ -17,7 +17,7 @@ from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.errors import ExportRefused
-from tuner.outcome import Interrupted
+from tuner.outcome import Crashed, Interrupted
 from tuner.profiles import Choice, ProfileContext, choose, document
 from tuner.references import References
 from tuner.score import epsilon
@@ -94,6 +94,8 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     for choice in choices.values():
         data = document(choice, context=_context(session, choice))
         notes = [data["notes"], *reservations]
+        if choice.summary.replicates < 2 and not reservations:
+            notes.append("rests on one measurement: no second one counted")
         data["notes"] = "; ".join(note for note in notes if note) or None
         paths.append(write(directory, from_mapping(data, source=f"profile {choice.name}")))
     return paths
@@ -135,8 +137,11 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
         ExportRefused: see `choose_from`.
     """
     attempts: dict[int, int] = {}
+    crashed: set[int] = set()
     for record in session.records():
-        if record.status != Interrupted.status:
+        if record.status == Crashed.status and record.trial not in crashed:
+            crashed.add(record.trial)  # a first crash is no verdict on the config
+        elif record.status != Interrupted.status:
             attempts[record.trial] = attempts.get(record.trial, 0) + 1
     chosen = {c.summary.config: c.summary for c in _choices(session).values()}
     return [
@@ -156,6 +161,7 @@ def _measure_again(session: Session, summary: ConfigSummary) -> None:
         trial=summary.trial,
         replicate=replicate,
         env_steps=session.references.env_steps,
+        reserve_s=0.0,
     )
     session.keep(measurement)
 
@@ -170,7 +176,7 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
         measured={
             "study": study,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "trials": len([r for r in records if r.replicate == 0]),
+            "trials": len([r for r in records if r.replicate == 0 and r.status == "success"]),
             "blocks": len(session.telemetry.curve(study, choice.summary.trial)),
         },
         device=facts["hardware"]["kind"],

@@ -38,5 +38,5 @@ class Interrupts:
         if self.count >= 3:
             os._exit(EXIT_INTERRUPTED)
         what = ("the running trial ends after its block", "the running trial is killed")
-        line = f"\ninterrupted: {what[self.count - 1]}; everything finished is saved\n"
+        line = f"\ninterrupted: {what[self.count - 1]}\n"
         os.write(2, line.encode())

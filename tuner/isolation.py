@@ -280,7 +280,7 @@ def classify(events: list[Event], returncode: int, log_tail: str) -> Outcome:
             f"the compiled program needs {predicted:.4g} GB, but the gate allows {limit:.4g} GB"
         )
     if last is not None and last.name in ("error", "rejected"):
-        text = f"{last.data['type']} while {last.data.get('phase', phase)}: {last.data['text']}"
+        text = f"{last.data['type']} while {phase}: {last.data['text']}"
         if any(mark in text for mark in _OOM_TEXTS):
             return OutOfMemory(text)
         return Crashed(text)

@@ -18,6 +18,9 @@ from tuner.config import (
 )
 from tuner.errors import Refused, UsageError
 
+FIXED_MEASURES = ("env_steps", "seed", "weights")
+"""Settings of the measurement that the references of a study rest on."""
+
 NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 
 
@@ -77,7 +80,7 @@ def _refuse_other_settings(
     stored: StudyConfig, given: Mapping[str, object], place: Callable[[str], str]
 ) -> None:
     """Refuse settings of the workload or the space that are not the study's own."""
-    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields)
+    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields, *FIXED_MEASURES)
     named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
     wanted = load_config(None, named)
     for key in named:

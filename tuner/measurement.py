@@ -94,7 +94,7 @@ def measure(
         trial=trial,
         replicate=replicate,
         status=run.outcome.status,
-        reason=run.outcome.reason,
+        reason=run.outcome.reason or _recompiled(run.first("measured")),
         sps=throughput.sps if throughput else None,
         duration=run.ended - run.requested,
         phases=_phases(run),
@@ -188,12 +188,20 @@ def _phases(run: TrialRun) -> dict[str, float]:
     for name, end in marks:
         event = run.first(end)
         if event is None:
-            return phases
+            break
         phases[name], before = max(0.0, event.t - before), max(before, event.t)
     if window := window_of(run):
-        phases["window"] = window[1] - before
-        phases["evaluate"] = run.ended - window[1]
+        phases["window"], before = window[1] - before, window[1]
+    rest = "evaluate" if run.first("measured") is not None else "lost"
+    phases[rest] = run.ended - before
     return phases
+
+
+def _recompiled(measured: Event | None) -> str | None:
+    """Say that something was compiled inside the window, which no sound training does."""
+    if measured is None or not measured.data["recompiles"]:
+        return None
+    return f"{measured.data['recompiles']} programs were compiled inside the measuring window"
 
 
 def _evaluation(done: Event | None) -> Evaluation | None:

@@ -4,6 +4,7 @@ Each function takes a string from a flag or a value from YAML and returns what t
 `tuner.config` holds, or raises ValueError with what is required; the caller adds what was got.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -23,7 +24,10 @@ def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
     match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e\d+)?)\s*([a-z]*)\s*", str(value).lower())
     if match is None or match[2] not in units:
         raise ValueError(f"must be a number with a unit, such as {example}")
-    return float(match[1]) * units[match[2]]
+    quantity = float(match[1]) * units[match[2]]
+    if not math.isfinite(quantity):
+        raise ValueError(f"must be a finite number with a unit, such as {example}")
+    return quantity
 
 
 def seconds(value: object) -> object:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from storage.profile import MODE, SCHEMA_VERSION
 from tuner.aggregate import ConfigSummary
 from tuner.errors import ExportRefused
 from tuner.pareto import pareto_front
 from tuner.profile_rules import PICKERS, QUALITY_FLOOR, Candidate, Rules, util_limit_of
 
-SCHEMA_VERSION = 1
 PROFILE_NAMES = tuple(PICKERS)
 
 
@@ -127,7 +127,7 @@ def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "profile": choice.name,
-        "mode": "jax_hardware_maximized",
+        "mode": MODE,
         "phase": context.phase,
         **summary.config.as_dict(),
         "device": context.device,

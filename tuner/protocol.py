@@ -15,7 +15,7 @@ A child answers `probe`, `random` and `fit` requests as often as it is asked, an
     block       a timed block ended: env-steps so far, seconds, reduced training metrics
     measured    the window has closed: peak memory, recompilations
     done        the policy was evaluated; or training was stopped on request
-    error       an exception ended the trial: its type, text and phase
+    error       an exception ended the trial: its type and text
     rejected    the request itself is at fault (unknown environment parameter, …)
 """
 

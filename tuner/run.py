@@ -12,14 +12,14 @@ from optuna.trial import TrialState, create_trial
 
 from storage import csv_file
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, close_trial, running_trials
+from storage.recovery import CONSTRAINT, close_trial, queue_again, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.aggregate import hardware_of
 from tuner.calibration import budget_env_steps, measure_baseline, measure_chance
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import Objective, TrialFailed, dashboard_attrs, fill_in_score
-from tuner.outcome import Completed, Interrupted, Pruned
+from tuner.objective import RETRY_ATTR, Objective, TrialFailed, dashboard_attrs, fill_in_score
+from tuner.outcome import Completed, Crashed, Interrupted, Pruned
 from tuner.references import References
 from tuner.score import default_min_gain
 from tuner.search.sampler import config_of, distributions, untried
@@ -51,6 +51,7 @@ def run(session: Session) -> Ending:
     facts = study_facts(session.study)
     if "references" in facts:
         session.references = References.from_json(facts["references"])
+        session.use_measured_baseline()
     if facts.get("ended") is not None:
         set_study_fact(session.study, "ended", None)  # a kill from now on leaves it unfinished
     close_stale_trials(session)
@@ -60,6 +61,10 @@ def run(session: Session) -> Ending:
         reason = search(session)
     except KeyboardInterrupt:
         reason = INTERRUPTED
+    except NothingFeasible as error:
+        ending = Ending("nothing fits in memory", refusal=str(error), exit_code=error.exit_code)
+        set_study_fact(session.study, "ended", asdict(ending))
+        return ending
     if reason == INTERRUPTED:
         return Ending(reason, exit_code=5)
     session.say(f"search ended: {reason}")
@@ -91,12 +96,16 @@ def close_stale_trials(session: Session) -> None:
         value = None
         if record is not None and record.status == "success" and record.final_score is None:
             value = fill_in_score(session, record)
+        crashed = record is not None and record.status == Crashed.status
+        if crashed and not trial.user_attrs.get(RETRY_ATTR, False):
+            queue_again(session.study, trial.number, user_attrs={RETRY_ATTR: True})
         state = close_trial(
             session.study,
             trial.number,
             reason=CUT_OFF,
             record=record,
             value=value,
+            requeue=not crashed,
         )
         session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
 

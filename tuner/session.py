@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 import optuna
 
 from storage import csv_file
+from storage.errors import StorageError
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
+from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order, Say
 from tuner.config import StudyConfig
 from tuner.measurement import Measurement
@@ -45,6 +47,15 @@ class Session:
         if self.config.budget is None:
             return None
         return self.config.budget - (time.monotonic() - self.started)
+
+    def use_measured_baseline(self) -> None:
+        """Scale learning rates from the baseline that was measured, should it be another one.
+
+        A baseline that does not fit in memory gives way to a smaller config at calibration.
+        """
+        baseline = self.telemetry.record(self.study.study_name, 0)
+        if baseline is not None:
+            self.config = self.config.model_copy(update={"baseline": hardware_of(baseline)})
 
     def records(self) -> list[TrialRecord]:
         """Return all measurements of the study."""
@@ -98,7 +109,11 @@ class Session:
             record = judge(measurement, self.references)
         name = self.study.study_name
         self.telemetry.save(name, record, measurement.curve, measurement.samples)
-        csv_file.append(self.config.folder(name) / "trials.csv", record)
+        try:
+            csv_file.append(self.config.folder(name) / "trials.csv", record)
+        except StorageError as error:
+            # The table is what counts; the file is made anew from it by `resume`.
+            self.say(f"trials.csv lacks a row: {error}")
         self.say(describe(record))
         return record
 

@@ -130,11 +130,8 @@ def export_profiles(
     """
     started = time.monotonic()
     config, facts = find(name, places)
-    with (
-        _hold(config, name),
-        Interrupts() as interrupts,
-        _bench(config, name, interrupts, say) as bench,
-    ):
+    with _hold(config, name), Interrupts() as interrupts:
+        bench = _bench(config, name, interrupts, say)
         study = load_study(open_storage(config.storage_url(name), create=False), name)
         with Telemetry(config.storage_url(name)) as telemetry:
             session = Session(
@@ -146,10 +143,13 @@ def export_profiles(
                 started=started,
                 references=_stored_references(facts, name),
             )
+            session.use_measured_baseline()
+            notes: list[str] = []
             if unconfirmed(session):
-                here = _hardware(bench, _probe(bench))
-                _refuse_other_hardware(facts["hardware"], here)
-            notes = confirm(session)
+                with bench:
+                    here = _hardware(bench, _probe(bench))
+                    _refuse_other_hardware(facts["hardware"], here)
+                    notes = confirm(session)
             if interrupts.count:
                 raise KeyboardInterrupt
             return export(
@@ -196,12 +196,10 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> Iterator[Bench]:
+def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> Bench:
     device = open_device()
     launcher = Launcher(config.folder(name) / "logs", preload=config.env)
-    with Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say) as bench:
-        yield bench
+    return Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say)
 
 
 def _kind(probed: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER
-from tuner.cli import PANELS
+from tuner.cli import PARTS
 from tuner.config import HYPERPARAMS, StudyConfig, flag, load_config, read_settings
 from tuner.errors import UsageError
 from tuner.space import HardwareConfig
@@ -83,7 +83,7 @@ def test_every_setting_is_a_flag_of_start_and_resume(command: str) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    for part in PANELS:
+    for part in PARTS:
         for name, field in part.model_fields.items():
             assert field.description, name
 

@@ -35,14 +35,12 @@ class Session:
         self._events_fd = events_fd
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stop = threading.Event()
-        self._phase = "starting"
 
     def emit(self, name: str, **data: Any) -> None:
         """Send an event; a line is written in one piece."""
         line = event(name, **data).line()
         while line:
             line = line[os.write(self._events_fd, line) :]
-        self._phase = name
 
     def serve(self, *, preload: str | None) -> None:
         """Answer requests until a trial has been run or the parent is gone."""
@@ -51,7 +49,7 @@ class Session:
             if preload is not None and parse(preload).kind == "gymnax":
                 import envs.gymnax_adapter  # noqa: F401  # seconds of imports, done ahead
         except EnvError as error:
-            self.emit("rejected", type=type(error).__name__, text=str(error), phase="starting")
+            self.emit("rejected", type=type(error).__name__, text=str(error))
             return
         self.emit("ready")
         while True:
@@ -84,7 +82,7 @@ class Session:
 
     def _fail(self, name: str, error: Exception) -> None:
         text = " ".join(str(error).split())[:500]
-        self.emit(name, type=type(error).__name__, text=text, phase=f"after {self._phase}")
+        self.emit(name, type=type(error).__name__, text=text)
 
     def _listen(self) -> None:
         # Unbuffered: a thread inside a buffered read makes the interpreter abort at its end.

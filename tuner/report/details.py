@@ -81,7 +81,7 @@ def profile_history(name: str, places: Mapping[str, object]) -> list[dict[str, A
     config, _ = find(name, places)
     folder = config.folder(name) / "profiles"
     files = sorted(folder.glob("history/*.yaml")) + sorted(folder.glob("*.yaml"))
-    return [_history_entry(path) for path in files]
+    return sorted((_history_entry(path) for path in files), key=lambda e: str(e["date"]))
 
 
 def print_history(history: list[dict[str, Any]]) -> None:

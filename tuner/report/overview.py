@@ -110,7 +110,7 @@ def front_of(study: StudyReading) -> list[int]:
         s
         for s in study.summaries()
         if s.status == "success"
-        and s.quality_acceptable is not False
+        and (s.eligible or "quality" not in study.references.components)
         and all(getattr(s, name) is not None for name in used)
     ]
     points = [[float(getattr(s, name)) for name in used] for s in eligible]

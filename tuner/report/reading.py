@@ -30,8 +30,14 @@ class StudyReading:
         return summarise(self.records)
 
     def best(self) -> ConfigSummary | None:
-        """Return the config with the best mean composite, None while there is none."""
-        scored = [s for s in self.summaries() if s.final_score is not None]
+        """Return the eligible config with the best mean composite, None while there is none.
+
+        Where quality is not in use none is eligible for a profile, and all that ran are ranked.
+        """
+        judged = self.references is not None and "quality" in self.references.components
+        scored = [
+            s for s in self.summaries() if s.final_score is not None and (s.eligible or not judged)
+        ]
         return max(scored, key=lambda s: s.final_score or 0.0, default=None)
 
     def baseline(self) -> ConfigSummary | None:

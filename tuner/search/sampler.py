@@ -103,9 +103,15 @@ class HardwareSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a valid config that has not been tried; {} when the space is exhausted."""
-        if "fixed_params" in trial.system_attrs:
+        fixed = trial.system_attrs.get("fixed_params", {})
+        if config_of(fixed) is not None:
             return {}
-        left = untried(study, self._space)
+        # A process that was killed while it suggested has queued a part of a config.
+        left = [
+            config
+            for config in untried(study, self._space)
+            if all(getattr(config, name) == value for name, value in fixed.items())
+        ]
         if not left:
             return {}
         return self._proposed(study, trial, search_space, left).as_dict()

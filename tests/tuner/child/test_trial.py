@@ -232,11 +232,11 @@ def test_an_unknown_environment_parameter_is_rejected(train: Train) -> None:
     assert "rhoo" in first(ended, "rejected").data["text"]
 
 
-def test_an_exception_is_an_event_with_type_text_and_phase(train: Train) -> None:
+def test_an_exception_is_an_event_with_type_and_text(train: Train) -> None:
     asked = replace(workload(), network=(0,))
     ended = train(workload=asked)
     assert names(ended.events) == ["ready", "error"]
     error = first(ended, "error").data
-    assert (error["type"], error["phase"]) == ("ValueError", "after ready")
+    assert error["type"] == "ValueError"
     assert "network[0] must be at least 1, but got 0" in error["text"]
     assert ended.outcome.status == "crashed"
