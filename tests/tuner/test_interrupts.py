@@ -45,7 +45,7 @@ def test_asked_once_the_study_ends_with_5_and_everything_is_saved(
         code, err = _end(process)
     assert code == 5
     assert "interrupted: the running trial ends after its block" in err
-    assert "everything finished is saved; go on with `tuner resume small`" in err
+    assert "finished trials are saved; go on with `tuner resume small`" in err
     # Where it stood in its training decides whether the trial still ended by itself.
     record, trials = small.record("small", 1), small.trials("small")
     if record.status == "interrupted":

@@ -142,10 +142,11 @@ def test_the_deadline_kills_the_whole_process_group(
 ) -> None:
     for name, value in startup_code(tmp_path / "startup", GRANDCHILD).items():
         monkeypatch.setenv(name, value)
-    child_pids = []
+    before = psutil.Process().children()  # a database server of other tests may be among them
+    started = []
 
     def note(event: Event) -> None:
-        child_pids.extend(psutil.Process().children())
+        started.extend(p for p in psutil.Process().children() if p not in before)
 
     asked = request(cache_dir, fault="hang")
     trial = run(asked, tmp_path / "trial.log", timeout_s=10, on_event=note)
@@ -153,7 +154,7 @@ def test_the_deadline_kills_the_whole_process_group(
     assert "after 10 s; raise --timeout" in (trial.outcome.reason or "")
     grandchild = int((tmp_path / "startup" / "pid").read_text())
     wait_until(lambda: is_gone(grandchild), within_s=60)
-    assert not any(process.is_running() for process in child_pids)
+    assert not any(process.is_running() for process in started)
 
 
 def test_a_trial_that_hangs_is_interrupted_when_the_budget_ends(

@@ -1,6 +1,6 @@
 """optuna-dashboard on a study: on the loopback address only, because it has no login."""
 
-import sys
+import signal
 from collections.abc import Callable, Mapping
 
 from tuner.errors import UsageError
@@ -30,11 +30,13 @@ def serve(
         raise UsageError(
             f"--port must be free on 127.0.0.1, but got {port}: {error.strerror}; try another"
         ) from None
+    # A shell starts what runs in its background with SIGINT ignored; a scheduler sends SIGTERM.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     say(
         f"{name} on http://127.0.0.1:{server.server_port}/ until Ctrl-C; from elsewhere: "
         f"ssh -L {server.server_port}:127.0.0.1:{server.server_port} THIS-MACHINE"
     )
-    sys.stderr.flush()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
