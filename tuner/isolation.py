@@ -145,9 +145,9 @@ class Child:
     def end(self, grace_s: float = GRACE_S) -> int:
         """Wait for the process, kill what is left of its group, return the exit status."""
         try:
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed below, like any process it has left behind
+            # One that is still there is killed below, like any process it has left behind.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
