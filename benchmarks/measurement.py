@@ -1,47 +1,97 @@
-"""How far the tool's readings can be trusted: memory predicted against measured, SPS run again.
+"""How far the tool's readings can be trusted: repeatability, coverage, memory, the monitor's cost.
 
-    .venv/bin/python benchmarks/measurement.py                        memory over a grid
-    .venv/bin/python benchmarks/measurement.py --profile FILE         and that profile, five times
+    .venv/bin/python benchmarks/measurement.py                  everything: 15 minutes on 2 cores
+    .venv/bin/python benchmarks/measurement.py --quick          the same on fewer points
+    .venv/bin/python benchmarks/measurement.py --profile FILE   only that profile, run again
 
-Every measurement is a trial on the bench, in a process of its own, exactly as in a study.
+Every measurement is a trial on the bench, in a process of its own, exactly as in a study. Nothing
+else should run beside it; what did is told by the steal and the load that are recorded.
 """
 
 import argparse
 import itertools
 import json
-import shlex
+import math
+import random
 import statistics
-import sys
-import tempfile
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from storage.profile_files import load_profile
-from storage.records import TrialRecord
-from tuner.bench import Bench, Order
-from tuner.config import StudyConfig, load_config
-from tuner.devices.detect import open_device
-from tuner.interrupts import Interrupts
-from tuner.isolation import Launcher
-from tuner.protocol import ProbeRequest, TrainRequest
-from tuner.space import HardwareConfig
+from laboratory import Laboratory
 
-GRID_ENVS, GRID_STEPS = (2048, 4096, 8192), (64, 128)
-QUICK_ENVS = (2048, 4096)
-TIMES = 5
+from storage.profile_files import load_profile
+from tuner.config import StudyConfig, load_config
+from tuner.measurement import Measurement, memory_error
+from tuner.space import CPU_BASELINE, GPU_BASELINE, HardwareConfig
+from tuner.throughput import RunSpread, Throughput, interval, run_spread, student_t
+from tuner.workload import config_of, hardware_config
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    configs: tuple[HardwareConfig, ...]
+    times: int
+    baseline: HardwareConfig
+    baseline_times: int
+    window_s: float
+    memory_envs: tuple[int, ...]
+    pairs: int
+    max_env_steps: int
+
+
+CPU_PLAN = Plan(
+    configs=(
+        HardwareConfig(8, 32, 4, 4),
+        HardwareConfig(32, 128, 2, 2),
+        HardwareConfig(64, 64, 8, 2),
+        HardwareConfig(128, 32, 4, 4),
+        HardwareConfig(256, 128, 4, 2),
+        HardwareConfig(512, 64, 8, 4),
+    ),
+    times=10,
+    baseline=CPU_BASELINE,
+    baseline_times=3,
+    window_s=3.0,
+    memory_envs=(2048, 4096, 8192),
+    pairs=10,
+    max_env_steps=1_000_000,
+)
+GPU_PLAN = replace(
+    CPU_PLAN,
+    configs=(
+        HardwareConfig(512, 128, 4, 4),
+        HardwareConfig(1024, 256, 8, 4),
+        HardwareConfig(2048, 128, 16, 8),
+        HardwareConfig(4096, 128, 4, 4),
+        HardwareConfig(8192, 256, 8, 4),
+        HardwareConfig(16384, 128, 4, 4),
+    ),
+    baseline=GPU_BASELINE,
+    memory_envs=(2048, 8192, 16384),
+    max_env_steps=200_000_000,
+)
+MEMORY_STEPS = (64, 128)
 
 
 def main() -> None:
     """Measure, print and, if asked, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--profile", type=Path, help="a profile to run again in fresh processes")
-    parser.add_argument("--times", type=int, default=TIMES, help="how often (default: 5)")
+    parser.add_argument("--profile", type=Path, help="only run this profile again")
+    parser.add_argument("--times", type=int, default=5, help="how often that is (default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--quick", action="store_true", help="about a minute on two cores")
     parser.add_argument("--out", type=Path, help="folder to write measurement.json to")
     arguments = parser.parse_args()
-    document = measure_all(arguments)
+    with Laboratory() as laboratory:
+        document = laboratory.facts()
+        if arguments.profile is not None:
+            document |= run_again(laboratory, arguments.profile, arguments.times)
+        else:
+            document |= measure_all(laboratory, quick=arguments.quick)
     text = json.dumps(document, indent=1, ensure_ascii=False)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -49,118 +99,274 @@ def main() -> None:
     print(text if arguments.json else in_words(document))
 
 
-def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the document: device, versions, command and what was measured."""
-    device = open_device()
-    with tempfile.TemporaryDirectory() as folder, Interrupts() as interrupts:
-        launcher = Launcher(Path(folder) / "logs", preload=None)
-        with Bench(device, launcher, interrupts, timeout_s=600, say=_say) as bench:
-            probed = bench.ask(ProbeRequest()).data
-            document = {
-                "command": shlex.join([".venv/bin/python", *sys.argv]),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "device": device.info().as_dict(),
-                "versions": probed["versions"],
-                "memory": memory_grid(bench, Path(folder), quick=arguments.quick),
-            }
-            errors = [abs(row["error"]) for row in document["memory"]]
-            document["memory_error"] = {"max": max(errors), "median": statistics.median(errors)}
-            if arguments.profile is not None:
-                again = run_again(bench, Path(folder), arguments.profile, arguments.times)
-                document |= again
-    return document
+def measure_all(laboratory: Laboratory, *, quick: bool) -> dict[str, Any]:
+    """Return everything that is measured without a profile."""
+    plan = GPU_PLAN if laboratory.kind == "gpu" else CPU_PLAN
+    if quick:
+        plan = quickened(plan)
+    config = load_config(None, {}).resolved(laboratory.kind)
+    lengths, spread, first = calibrate(laboratory, config, plan)
+    repeats = repeat(laboratory, config, plan, lengths)
+    memory = memory_grid(laboratory, plan)
+    errors = [abs(row["error"]) for row in memory if row["error"] is not None]
+    return {
+        "sps_cv": repeatability(repeats),
+        "interval_coverage": coverage(first, repeats, spread),
+        "memory_error": {"median": statistics.median(errors), "max": max(errors), "grid": memory},
+        "monitor_overhead": overhead(laboratory, config, plan, lengths, repeats),
+    }
 
 
-def memory_grid(bench: Bench, folder: Path, *, quick: bool) -> list[dict[str, Any]]:
-    """Return predicted and measured memory of stress configs with 128 observations."""
-    config = load_config(None, {"env_params": ["obs_dim=128"]}).resolved("cpu")
+def quickened(plan: Plan) -> Plan:
+    """Return a plan of about a minute on two cores."""
+    return replace(
+        plan,
+        configs=plan.configs[2:4],
+        memory_envs=plan.memory_envs[:1],
+        times=2,
+        window_s=1.0,
+        pairs=1,
+    )
+
+
+def calibrate(
+    laboratory: Laboratory, config: StudyConfig, plan: Plan
+) -> tuple[dict[HardwareConfig, int], RunSpread | None, dict[HardwareConfig, Measurement]]:
+    """Return env-steps for a window of the plan's length, the baseline's spread, first records."""
+    lengths: dict[HardwareConfig, int] = {}
+    for hardware in (plan.baseline, *plan.configs):
+        trial = laboratory.measure(config, hardware, env_steps=16 * hardware.batch_size)
+        rate = trial.record.sps or 0.0
+        lengths[hardware] = min(
+            plan.max_env_steps, max(16 * hardware.batch_size, int(rate * plan.window_s))
+        )
+    baseline = [
+        laboratory.measure(config, plan.baseline, env_steps=lengths[plan.baseline], seed=seed)
+        for seed in range(plan.baseline_times)
+    ]
+    spread = run_spread([m.throughput for m in baseline if m.throughput is not None])
+    first = {
+        hardware: laboratory.measure(config, hardware, env_steps=lengths[hardware])
+        for hardware in plan.configs
+    }
+    return lengths, spread, first
+
+
+def repeat(
+    laboratory: Laboratory,
+    config: StudyConfig,
+    plan: Plan,
+    lengths: dict[HardwareConfig, int],
+) -> dict[HardwareConfig, list[Measurement]]:
+    """Measure every config several times in fresh processes, in an order mixed by a fixed seed."""
+    orders = list(itertools.product(plan.configs, range(1, plan.times + 1)))
+    random.Random(0).shuffle(orders)
+    found: dict[HardwareConfig, list[Measurement]] = {hardware: [] for hardware in plan.configs}
+    for hardware, seed in orders:
+        found[hardware].append(
+            laboratory.measure(config, hardware, env_steps=lengths[hardware], seed=seed)
+        )
+    return found
+
+
+def repeatability(repeats: dict[HardwareConfig, list[Measurement]]) -> dict[str, Any]:
+    """Return the coefficients of variation of SPS, memory and utilisation of each config."""
     rows = []
-    for num_envs, num_steps in itertools.product(QUICK_ENVS if quick else GRID_ENVS, GRID_STEPS):
-        hardware = HardwareConfig(num_envs, num_steps, 8, 2)
-        record = _measure(bench, folder, config, hardware, env_steps=2 * hardware.batch_size)
-        predicted, measured = record.predicted_memory_gb, record.peak_memory_gb
-        if predicted is None or measured is None:
-            raise SystemExit(f"memory must be measured, but {hardware} gave: {record.reason}")
+    for hardware, measurements in repeats.items():
+        records = [m.record for m in measurements]
         rows.append(
             {
-                **hardware.as_dict(),
-                "predicted_mb": predicted * 1e3,
-                "measured_mb": measured * 1e3,
-                "error": predicted / measured - 1,
+                "config": str(hardware),
+                **{
+                    f"{name}_cv": variation([getattr(record, name) for record in records])
+                    for name in ("sps", "peak_memory_gb", "device_util")
+                },
+                "sps": [record.sps for record in records],
+                "steal_percent": [record.steal_percent for record in records],
+                "other_cpu_percent": [record.other_cpu_percent for record in records],
+                "contaminated": sum(record.contaminated is not None for record in records),
+            }
+        )
+    rates = [[m.record.sps for m in measurements] for measurements in repeats.values()]
+    known = [cv for cv in map(variation, rates) if cv is not None]
+    return {"median": statistics.median(known), "max": max(known), "configs": rows}
+
+
+def variation(values: Sequence[float | None]) -> float | None:
+    """Return the standard deviation over the mean of what is known."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or statistics.fmean(known) == 0:
+        return None
+    return statistics.stdev(known) / statistics.fmean(known)
+
+
+def coverage(
+    first: dict[HardwareConfig, Measurement],
+    repeats: dict[HardwareConfig, list[Measurement]],
+    spread: RunSpread | None,
+) -> dict[str, Any]:
+    """Return how often the interval recorded with one measurement holds another process's SPS.
+
+    `first` is what a study would have recorded: each config's interval against its re-runs.
+    `any` lets every measurement be the recorded one, which says more about the interval and less
+    about luck; its trials are not independent.
+    """
+    recorded = [
+        (m.throughput, other.record.sps)
+        for hardware, m in first.items()
+        for other in repeats[hardware]
+    ]
+    pairs = [
+        (m.throughput, other.record.sps)
+        for measurements in repeats.values()
+        for m, other in itertools.permutations(measurements, 2)
+    ]
+    runs = [_inside(throughput, sps, spread) for throughput, sps in recorded]
+    return {
+        "share": statistics.fmean(runs),
+        "runs": len(runs),
+        "wilson95": wilson(sum(runs), len(runs)),
+        "any": statistics.fmean(_inside(throughput, sps, spread) for throughput, sps in pairs),
+        "baseline_run_sd": None if spread is None else math.sqrt(spread.run_variance),
+    }
+
+
+def _inside(throughput: Throughput | None, sps: float | None, spread: RunSpread | None) -> bool:
+    bounds = None if throughput is None else interval(throughput, spread)
+    return bounds is not None and sps is not None and bounds[0] <= sps <= bounds[1]
+
+
+def wilson(hits: int, runs: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927)."""
+    z, share = 1.96, hits / runs
+    centre = (share + z * z / (2 * runs)) / (1 + z * z / runs)
+    half = z / (1 + z * z / runs) * math.sqrt(share * (1 - share) / runs + (z / (2 * runs)) ** 2)
+    return centre - half, centre + half
+
+
+def memory_grid(laboratory: Laboratory, plan: Plan) -> list[dict[str, Any]]:
+    """Return predicted and measured memory of stress configs with 128 observations."""
+    config = load_config(None, {"env_params": ["obs_dim=128"]}).resolved(laboratory.kind)
+    rows = []
+    for num_envs, num_steps in itertools.product(plan.memory_envs, MEMORY_STEPS):
+        hardware = HardwareConfig(num_envs, num_steps, 8, 2)
+        record = laboratory.measure(config, hardware, env_steps=2 * hardware.batch_size).record
+        rows.append(
+            {
+                "config": str(hardware),
+                "predicted_mb": (record.predicted_memory_gb or math.nan) * 1e3,
+                "measured_mb": (record.peak_memory_gb or math.nan) * 1e3,
+                "error": memory_error(record),
             }
         )
     return rows
 
 
-def run_again(bench: Bench, folder: Path, path: Path, times: int) -> dict[str, Any]:
+def overhead(
+    laboratory: Laboratory,
+    config: StudyConfig,
+    plan: Plan,
+    lengths: dict[HardwareConfig, int],
+    repeats: dict[HardwareConfig, list[Measurement]],
+) -> dict[str, Any]:
+    """Return the monitor's own CPU time, and the SPS lost to it, from runs in alternating pairs."""
+    losses = []
+    for seed in range(plan.pairs):
+        rates = {}
+        for is_watched in (True, False) if seed % 2 else (False, True):
+            measurement = laboratory.measure(
+                config,
+                plan.baseline,
+                env_steps=lengths[plan.baseline],
+                seed=seed,
+                is_watched=is_watched,
+            )
+            rates[is_watched] = measurement.record.sps or math.nan
+        losses.append(1 - rates[True] / rates[False])
+    own = [m.record.monitor_percent for ms in repeats.values() for m in ms]
+    known = [percent for percent in own if percent is not None]
+    half = None
+    if len(losses) > 1:
+        half = student_t(len(losses) - 1) * statistics.stdev(losses) / math.sqrt(len(losses))
+    mean = statistics.fmean(losses)
+    return {
+        "own_cpu_percent": {"median": statistics.median(known), "max": max(known)},
+        "sps_loss": mean,
+        "sps_loss_ci95": None if half is None else (mean - half, mean + half),
+        "pairs": len(losses),
+    }
+
+
+def run_again(laboratory: Laboratory, path: Path, times: int) -> dict[str, Any]:
     """Return the SPS of a profile's config in fresh processes, beside the recorded interval."""
     profile = load_profile(path)
-    workload = profile.workload
-    flags = {key: workload[key] for key in ("env", "env_params", "network", "activation", "dtype")}
-    rate = {"learning_rate": profile.learning_rate}
-    config = load_config(flags | workload["ppo"] | rate, {}).resolved(profile.device or "cpu")
-    hardware = HardwareConfig(
-        profile.num_envs, profile.num_steps, profile.num_minibatches, profile.num_epochs
-    )
-    rates = []
-    for seed in range(times):
-        record = _measure(
-            bench, folder, config, hardware, env_steps=profile.measured["env_steps"], seed=seed
-        )
-        rates.append(record.sps)
-    low, high = profile.expected_sps_ci95 or (None, None)
-    inside = [low <= sps <= high for sps in rates if low is not None and high is not None and sps]
+    config = config_of(profile, {})
+    hardware = hardware_config(profile)
+    records = [
+        laboratory.measure(
+            config, hardware, env_steps=profile.measured["env_steps"], seed=seed
+        ).record
+        for seed in range(times)
+    ]
+    rates = [record.sps for record in records]
+    low, high = profile.expected_sps_ci95 or (math.nan, math.nan)
     return {
         "profile": {"name": profile.profile, **hardware.as_dict()},
         "recorded_sps": profile.expected_sps,
         "recorded_ci95": profile.expected_sps_ci95,
         "sps": rates,
-        "sps_cv": statistics.stdev(r for r in rates if r) / statistics.fmean(r for r in rates if r),
-        "interval_coverage": statistics.fmean(inside) if inside else None,
+        "steal_percent": [record.steal_percent for record in records],
+        "sps_cv": variation(rates),
+        "interval_coverage": statistics.fmean(low <= (sps or math.nan) <= high for sps in rates),
     }
 
 
 def in_words(document: dict[str, Any]) -> str:
     """Return the document as tables."""
     lines = [f"{document['device']['name']}, {document['command']}", ""]
-    lines.append(f"{'config':>22} {'predicted MB':>13} {'measured MB':>12} {'error':>7}")
-    for row in document["memory"]:
-        name = str(HardwareConfig(*(row[key] for key in HardwareConfig.__slots__)))
-        lines.append(
-            f"{name:>22} {row['predicted_mb']:>13.1f} {row['measured_mb']:>12.1f} "
-            f"{row['error']:>+7.1%}"
-        )
-    if "sps" in document:
-        low, high = document["recorded_ci95"] or (float("nan"), float("nan"))
-        lines.append(f"\nrecorded {document['recorded_sps']:,.0f} ({low:,.0f}–{high:,.0f})")
-        lines += [f"again    {sps:,.0f}" for sps in document["sps"]]
+    if "profile" in document:
+        low, high = document["recorded_ci95"] or (math.nan, math.nan)
+        lines.append(f"recorded {document['recorded_sps']:,.0f} ({low:,.0f}–{high:,.0f})")
+        for sps, steal in zip(document["sps"], document["steal_percent"], strict=True):
+            lines.append(f"again    {sps:,.0f}   steal {_percent(steal)}")
         lines.append(f"coefficient of variation {document['sps_cv']:.1%}")
+        return "\n".join(lines)
+    repeated, covered = document["sps_cv"], document["interval_coverage"]
+    lines.append(f"{'config':>20} {'SPS cv':>8} {'memory cv':>10} {'util cv':>8}  disturbed")
+    for row in repeated["configs"]:
+        shares = [_share(row[f"{name}_cv"]) for name in ("sps", "peak_memory_gb", "device_util")]
+        lines.append(
+            f"{row['config']:>20} {shares[0]:>8} {shares[1]:>10} {shares[2]:>8}  "
+            f"{row['contaminated']} of {len(row['sps'])}"
+        )
+    low, high = covered["wilson95"]
+    lines.append(
+        f"\nintervals held {covered['share']:.0%} of {covered['runs']} re-runs "
+        f"({low:.0%}–{high:.0%}); any measurement against any other: {covered['any']:.0%}"
+    )
+    lines.append(f"\n{'config':>20} {'predicted MB':>13} {'measured MB':>12} {'error':>7}")
+    for row in document["memory_error"]["grid"]:
+        lines.append(
+            f"{row['config']:>20} {row['predicted_mb']:>13.1f} {row['measured_mb']:>12.1f} "
+            f"{_share(row['error']):>7}"
+        )
+    cost = document["monitor_overhead"]
+    bounds = cost["sps_loss_ci95"]
+    spread = f" ({bounds[0]:+.1%} to {bounds[1]:+.1%})" if bounds else ""
+    lines.append(
+        f"\nmonitor: {cost['own_cpu_percent']['median']:.2f} % of the time it watches (at most "
+        f"{cost['own_cpu_percent']['max']:.2f} %); SPS lost {cost['sps_loss']:+.1%}{spread} in "
+        f"{cost['pairs']} pairs"
+    )
     return "\n".join(lines)
 
 
-def _measure(
-    bench: Bench,
-    folder: Path,
-    config: StudyConfig,
-    hardware: HardwareConfig,
-    *,
-    env_steps: int,
-    seed: int = 0,
-) -> TrialRecord:
-    _say(f"{hardware}, seed {seed}")
-    request = TrainRequest(
-        workload=config.workload(),
-        hardware=hardware.as_dict(),
-        seed=seed,
-        env_steps=env_steps,
-        cache_dir=str(folder / "xla"),
-    )
-    order = Order(config=hardware, trial=0, replicate=seed, request=request)
-    return bench.measure(order, on_block=lambda block: None).record
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} %"
 
 
 if __name__ == "__main__":

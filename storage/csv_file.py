@@ -18,8 +18,14 @@ from storage.errors import InvalidTable, StorageUnavailable
 from storage.records import RECORD_FIELDS, TrialRecord
 from storage.series import finite
 
-_ADDED = ("compile_cached", "window_s", "quality_reason", "phases")
-COLUMNS = (*(name for name in RECORD_FIELDS if name not in _ADDED), *_ADDED)
+_EARLY = ("compile_cached", "window_s", "quality_reason")
+_LAST_PUBLISHED = "contaminated"
+_PUBLISHED = RECORD_FIELDS[: RECORD_FIELDS.index(_LAST_PUBLISHED) + 1]
+COLUMNS = (
+    *(name for name in _PUBLISHED if name not in _EARLY),
+    *_EARLY,
+    *RECORD_FIELDS[len(_PUBLISHED) :],
+)
 """The published columns in their published order, then those that were added since."""
 
 

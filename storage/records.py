@@ -18,13 +18,19 @@ STATUSES = (
     "interrupted",
 )
 
+INFEASIBLE_STATUSES = frozenset({"predicted_oom", "oom", "diverged", "timeout"})
+"""Those that are the config's own fault; `tuner.outcome` has a class for each status."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
     """One measurement of one config; `None` where something was not measured.
 
     GB are 10⁹ bytes, utilisation is in percent, temperatures in °C, durations in seconds,
-    `energy_j` over the measuring window, `sps` in env-steps per second.
+    `energy_j` over the measuring window, `sps` in env-steps per second. Fractions are of what the
+    device was measured to reach (`tuner.roofline`); `bound` names the largest of them. `drift` is
+    the relative change of the rate over the blocks that count, those from `steady_from_block` on.
+    `monitor_percent` is the CPU time of the device's monitor as a share of the time it watched.
     """
 
     trial: int
@@ -69,6 +75,29 @@ class TrialRecord:
     quality_acceptable: bool | None = None
     quality_reason: str | None = None
     contaminated: str | None = None
+    util_reason: str | None = None
+    sm_occupancy: float | None = None
+    tensor_util: float | None = None
+    sm_clock_mhz: float | None = None
+    throttle_reasons: int | None = None
+    steal_percent: float | None = None
+    other_cpu_percent: float | None = None
+    other_device_percent: float | None = None
+    window_env_steps: int | None = None
+    joules_per_msteps: float | None = None
+    recompiles: int | None = None
+    monitor_percent: float | None = None
+    steady_from_block: int | None = None
+    drift: float | None = None
+    flops_per_s: float | None = None
+    bytes_per_s: float | None = None
+    compute_fraction: float | None = None
+    memory_fraction: float | None = None
+    launch_fraction: float | None = None
+    host_fraction: float | None = None
+    bound: str | None = None
+    probe: dict[str, float] | None = None
+    """What the device reached right after the window: `matmul_flops_per_s`, `copy_bytes_per_s`."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds from request to `done` by what they went to; `window_s` is one of them."""
 
@@ -85,7 +114,9 @@ class CurvePoint:
     """Training metrics reduced over one timed block.
 
     `env_steps` counts from the start of the measuring window, `seconds` is this block's duration.
-    `learning` is false for blocks run only to narrow the throughput interval.
+    `learning` is false for blocks run only to narrow the throughput interval. `threads` of the
+    trial's process and the `held_bytes` of its device memory (on a CPU: its resident size) are
+    those at the end of the block.
     """
 
     block: int
@@ -93,6 +124,8 @@ class CurvePoint:
     seconds: float
     metrics: dict[str, float | None]
     learning: bool = True
+    threads: int | None = None
+    held_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +133,23 @@ class DeviceSample:
     """One reading of a device at monotonic time `t` (seconds); `None` where it tells nothing.
 
     `util` in percent of what `util_source` of the device names, memory in bytes. `cpu_s` (CPU
-    seconds used by the watched process so far) and `energy_j` are running totals.
+    seconds used by the watched process so far) and `energy_j` are running totals. `gpu_util` is
+    NVML's figure, `sm_util`, `sm_occupancy`, `tensor_util` and `dram_util` GPM's, in percent since
+    the sample before; `other_device_percent` is the largest share of the device's multiprocessors
+    that a process of somebody else takes.
     """
 
     t: float
     util: float | None = None
     cpu_s: float | None = None
     memory_bytes: int | None = None
+    gpu_util: float | None = None
     sm_util: float | None = None
+    sm_occupancy: float | None = None
+    tensor_util: float | None = None
     dram_util: float | None = None
+    sm_clock_mhz: float | None = None
+    other_device_percent: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
     energy_j: float | None = None

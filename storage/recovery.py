@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.records import TrialRecord
+from storage.records import INFEASIBLE_STATUSES, TrialRecord
 
 DASHBOARD_FIELDS = (
     "status",
@@ -27,7 +27,6 @@ DASHBOARD_FIELDS = (
 )
 """The fields of a record that Optuna's trial carries too, as columns of the dashboard."""
 
-INFEASIBLE_STATUSES = ("predicted_oom", "oom", "diverged", "timeout")
 UNFINISHED_STATUSES = ("crashed", "interrupted")
 CONSTRAINT = "feasible"
 """Name of the one constraint that our trials have: 0 where the config works, 1 where it cannot."""

@@ -17,8 +17,11 @@ from storage.database import hold_writers_off
 from storage.errors import NewerSchema
 from storage.records import TrialRecord
 
-SCHEMA_VERSION = 1
-"""Raised by one whenever a table or the meaning of a column changes."""
+SCHEMA_VERSION = 2
+"""Raised by one whenever a table or the meaning of a column changes.
+
+1 → 2: more columns of `TrialRecord`, all of them null in older rows.
+"""
 
 METADATA = sa.MetaData()
 
@@ -89,20 +92,39 @@ def require_known_version(connection: sa.Connection) -> int | None:
 
 
 def prepare(engine: sa.Engine) -> None:
-    """Make our tables where they are missing; any number of processes may do so at once.
+    """Make our tables, or bring older ones up to date; any number of processes may do so at once.
 
     Raises:
         NewerSchema: If they are there and newer than we know.
     """
     with engine.connect() as connection:
-        if require_known_version(connection) is not None:
+        if require_known_version(connection) == SCHEMA_VERSION:
             return
     with engine.begin() as connection:
         hold_writers_off(connection)
-        if require_known_version(connection) is None:
+        version = require_known_version(connection)
+        if version is None:
             METADATA.create_all(connection)
             row = {"key": "schema_version", "value": str(SCHEMA_VERSION)}
             connection.execute(sa.insert(META).values(row))
+        elif version < SCHEMA_VERSION:
+            _add_missing_columns(connection, RECORDS)
+            connection.execute(
+                sa.update(META)
+                .where(META.c.key == "schema_version")
+                .values(value=str(SCHEMA_VERSION))
+            )
+
+
+def _add_missing_columns(connection: sa.Connection, table: sa.Table) -> None:
+    """Add the columns that an older table lacks; its rows, where they are null, are not touched."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    dialect = connection.dialect
+    for column in table.columns:
+        if column.name not in present:
+            kind = column.type.compile(dialect)
+            name = dialect.identifier_preparer.format_column(column)
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"))
 
 
 def purge(engine: sa.Engine, study: str) -> None:

@@ -15,7 +15,14 @@ import sqlalchemy as sa
 from storage.database import connect, faults_of, make_database, require_database
 from storage.errors import StudyNotFound
 from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
-from storage.schema import CURVES, RECORDS, SAMPLES, prepare, require_known_version
+from storage.schema import (
+    CURVES,
+    RECORDS,
+    SAMPLES,
+    SCHEMA_VERSION,
+    prepare,
+    require_known_version,
+)
 from storage.series import Row, finite, from_columns, to_columns
 
 
@@ -167,9 +174,13 @@ _RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
 
 
 def _require_tables(engine: sa.Engine) -> None:
+    """Require our tables, and bring older ones up to date."""
     with engine.connect() as connection:
-        if require_known_version(connection) is None:
-            raise StudyNotFound("the database must hold a study of tuner, but has no table of ours")
+        version = require_known_version(connection)
+    if version is None:
+        raise StudyNotFound("the database must hold a study of tuner, but has no table of ours")
+    if version < SCHEMA_VERSION:
+        prepare(engine)
 
 
 def _at(table: sa.Table, key: dict[str, Any]) -> list[sa.ColumnElement[bool]]:

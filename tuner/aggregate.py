@@ -7,14 +7,12 @@ must all leave out the same contaminated ones.
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from storage.records import TrialRecord
-from tuner.outcome import INFEASIBLE
+from storage.records import INFEASIBLE_STATUSES, TrialRecord
+from tuner.contamination import is_noisy
 from tuner.space import HardwareConfig
 from tuner.throughput import MIN_REPLICATES, student_t
-
-INFEASIBLE_STATUSES = frozenset(outcome.status for outcome in INFEASIBLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +36,22 @@ class ConfigSummary:
     ineligible_reason: str | None
     quality_acceptable: bool | None
     device_util: float | None
-    device_util_sd: float | None
     gpu_util: float | None
     util_source: str | None
     peak_memory_gb: float | None
     predicted_memory_gb: float | None
     memory_limit_gb: float | None
     mean_return: float | None
-    mean_return_sd: float | None
     entropy: float | None
     gpu_score: float | None
     quality_score: float | None
     quality_score_sd: float | None
     sps_score: float | None
     final_score: float | None
-    final_score_sd: float | None
     sps: float | None
-    sps_sd: float | None
     sps_ci95: tuple[float, float] | None
-    end_to_end_sps: float | None
-    compile_s: float | None
-    power_w: float | None
-    seconds_to_target: float | None
+    bound: str | None
+    joules_per_msteps: float | None
     env_steps: int | None
 
 
@@ -71,9 +63,13 @@ def summarise(records: Iterable[TrialRecord]) -> list[ConfigSummary]:
             again after a crash may appear under several trials; `trial` is the first that counts.
     """
     by_config: dict[HardwareConfig, list[TrialRecord]] = {}
-    for record in sorted(records, key=lambda r: (r.trial, r.replicate)):
+    ordered = sorted(records, key=lambda r: (r.trial, r.replicate))
+    for record in ordered:
         by_config.setdefault(hardware_of(record), []).append(record)
     summaries = [_summarise_config(config, group) for config, group in by_config.items()]
+    if is_noisy(ordered):
+        spread = observed_spread(by_config.values())
+        summaries = [_widened(summary, spread) for summary in summaries]
     return sorted(summaries, key=lambda summary: summary.trial)
 
 
@@ -116,6 +112,39 @@ def combine_intervals(records: Sequence[TrialRecord]) -> tuple[float, float] | N
     return max(0.0, mean - half_width), mean + half_width
 
 
+def observed_spread(groups: Iterable[Sequence[TrialRecord]]) -> tuple[float, int] | None:
+    """Return how much the SPS of one config varied over a study, disturbed measurements included.
+
+    Args:
+        groups: the measurements of each config.
+
+    Returns:
+        The relative standard deviation of one measurement, pooled over the configs measured more
+        than once, and its degrees of freedom; `None` where there is no such config.
+    """
+    total, dof = 0.0, 0
+    for group in groups:
+        rates = [r.sps for r in group if r.status == "success" and r.sps is not None]
+        if len(rates) >= 2:
+            total += statistics.variance(rates) / statistics.fmean(rates) ** 2 * (len(rates) - 1)
+            dof += len(rates) - 1
+    return (math.sqrt(total / dof), dof) if dof else None
+
+
+def _widened(summary: ConfigSummary, spread: tuple[float, int] | None) -> ConfigSummary:
+    """Return the summary with an interval at least as wide as a noisy study's measurements vary."""
+    if spread is None or summary.sps is None:
+        return summary
+    deviation, dof = spread
+    half_width = student_t(dof) * deviation * math.sqrt(1 + 1 / summary.replicates) * summary.sps
+    low, high = summary.sps_ci95 or (summary.sps, summary.sps)
+    wide = (
+        max(0.0, min(low, summary.sps - half_width)),
+        max(high, summary.sps + half_width),
+    )
+    return replace(summary, sps_ci95=wide)
+
+
 def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) -> ConfigSummary:
     successes = [record for record in records if record.status == "success"]
     clean = [record for record in successes if not record.contaminated]
@@ -134,7 +163,6 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         ineligible_reason=reason,
         quality_acceptable=acceptable,
         device_util=_mean(counted, "device_util"),
-        device_util_sd=_deviation(counted, "device_util"),
         gpu_util=_mean(counted, "gpu_util"),
         util_source=counted[0].util_source if counted else None,
         peak_memory_gb=_mean(counted, "peak_memory_gb"),
@@ -142,21 +170,16 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         predicted_memory_gb=_mean(counted or records, "predicted_memory_gb"),
         memory_limit_gb=_mean(counted or records, "memory_limit_gb"),
         mean_return=_mean(counted, "mean_return"),
-        mean_return_sd=_deviation(counted, "mean_return"),
         entropy=_mean(counted, "entropy"),
         gpu_score=_mean(counted, "gpu_score"),
         quality_score=_mean(counted, "quality_score"),
         quality_score_sd=_deviation(counted, "quality_score"),
         sps_score=_mean(counted, "sps_score"),
         final_score=_mean(counted, "final_score"),
-        final_score_sd=_deviation(counted, "final_score"),
         sps=_mean(counted, "sps"),
-        sps_sd=_deviation(counted, "sps"),
         sps_ci95=combine_intervals(counted),
-        end_to_end_sps=_mean(counted, "end_to_end_sps"),
-        compile_s=_mean([r for r in counted if not r.compile_cached], "compile_s"),
-        power_w=_mean(counted, "power_w"),
-        seconds_to_target=_mean(counted, "seconds_to_target"),
+        bound=_most_common([r.bound for r in counted if r.bound is not None]),
+        joules_per_msteps=_mean(counted, "joules_per_msteps"),
         env_steps=counted[0].env_steps if counted else None,
     )
 
@@ -200,6 +223,10 @@ def _why_ineligible(
 
 def _values(records: Sequence[TrialRecord], name: str) -> list[float]:
     return [value for record in records if (value := getattr(record, name)) is not None]
+
+
+def _most_common(names: Sequence[str]) -> str | None:
+    return statistics.mode(names) if names else None
 
 
 def _mean(records: Sequence[TrialRecord], name: str) -> float | None:

@@ -7,26 +7,36 @@ the result, is decided elsewhere.
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tuner.devices.base import Device
+from tuner.devices.base import Device, SharedDevice
 from tuner.devices.cpu import CpuDevice
 from tuner.devices.monitor import GPUMonitor
 from tuner.devices.unread import UnreadDevice
 from tuner.errors import TunerError, UsageError
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child, Launcher, run_trial
-from tuner.measurement import MUST_BE_FINITE, Measurement, measure, window_of
+from tuner.measurement import MUST_BE_FINITE, Measurement, Roof, Watch, measure, window_of
 from tuner.outcome import Diverged, Outcome
-from tuner.protocol import Event, FitRequest, ProbeRequest, RandomRequest, TrainRequest
+from tuner.peaks import Peaks
+from tuner.protocol import (
+    Event,
+    FitRequest,
+    PeaksRequest,
+    ProbeRequest,
+    RandomRequest,
+    TrainRequest,
+)
 from tuner.space import HardwareConfig
 
 QUESTION_S = 300.0
 """Least time for a question, however short a trial must be: it may compile many programs."""
-ANSWERS = {"probe": "probed", "random": "random", "fit": "fits"}
+SAMPLE_S = 0.25
+"""Time between two samples of the device in the measuring window."""
+ANSWERS = {"probe": "probed", "peaks": "peaks", "random": "random", "fit": "fits"}
 
 Say = Callable[[str], None]
 """Tells the user a line."""
@@ -60,11 +70,22 @@ class Bench:
         timeout_s: float,
         say: Say,
     ) -> None:
+        """Make a bench of a device.
+
+        Args:
+            device: what trials run on; closed with the bench.
+            launcher: starts their processes; closed with the bench.
+            interrupts: what the user asks meanwhile.
+            timeout_s: of one trial.
+            say: tells the user a line.
+        """
         self.device: Device = device
         self.interrupts = interrupts
+        self.peaks: Peaks | None = None
+        self.sample_s: float | None = SAMPLE_S  # None leaves the device unwatched
         self._launcher = launcher
         self._timeout_s = timeout_s
-        self._say = say
+        self.say = say
         self._lock = FileLock(_lock_path(device))
         self._asked: Child | None = None
 
@@ -72,7 +93,7 @@ class Bench:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            self._say(f"waiting for {self.device.info().name}: another study is measuring on it")
+            self.say(f"waiting for {self.device.info().name}: another study is measuring on it")
             self._wait_for_device()
         return self
 
@@ -100,7 +121,7 @@ class Bench:
         else:
             self.device = UnreadDevice(device_kind, platform=platform)
 
-    def ask(self, request: ProbeRequest | RandomRequest | FitRequest) -> Event:
+    def ask(self, request: ProbeRequest | PeaksRequest | RandomRequest | FitRequest) -> Event:
         """Return the answer to a question about device, environment or memory.
 
         Raises:
@@ -128,13 +149,16 @@ class Bench:
         """
         self._end_questions()
         child = self._launcher.take(order.log_name)
-        monitor = GPUMonitor(device=self.device)
+        monitor = None
+        if self.sample_s is not None:
+            monitor = GPUMonitor(interval=self.sample_s, device=self.device)
 
         def on_event(event: Event) -> Outcome | None:
-            if event.name == "compiled":
+            if event.name == "compiled" and monitor is not None:
                 monitor.start_monitoring(child.pid)
             if event.name == "measured":
-                monitor.stop_monitoring()
+                if monitor is not None:
+                    monitor.stop_monitoring()
                 self._launcher.prepare()
             if event.name != "block":
                 return None
@@ -143,24 +167,34 @@ class Bench:
         try:
             run = run_trial(
                 child,
-                order.request,
+                self._beside_others(order.request),
                 timeout_s=self._timeout_s,
                 interrupts=self.interrupts,
                 on_event=on_event,
                 give_up_at=give_up_at,
             )
         finally:
-            monitor.stop_monitoring()
+            if monitor is not None:
+                monitor.stop_monitoring()
         window = window_of(run)
         return measure(
             run,
             config=order.config,
             trial=order.trial,
             replicate=order.replicate,
-            stats=None if window is None else monitor.get_stats(*window),
-            samples=monitor.samples,
-            is_gpu=self.device.info().kind == "gpu",
+            watch=Watch(monitor.get_stats(*window), monitor.samples, monitor.own_percent)
+            if monitor is not None and window is not None
+            else None,
+            roof=Roof(self.peaks, order.request.workload.dtype),
         )
+
+    def _beside_others(self, request: TrainRequest) -> TrainRequest:
+        """Lower the gate of a trial by what others hold of the device's memory now."""
+        if not isinstance(self.device, SharedDevice):
+            return request
+        self.device.watch(None)  # nothing of ours is on the device yet
+        held = self.device.memory_of_others_bytes() or 0
+        return replace(request, reserve_bytes=request.reserve_bytes + held)
 
     def _answer(self, child: Child, name: str) -> Event:
         waited_s, step_s = 0.0, 0.5

@@ -18,7 +18,7 @@ from tuner.references import References, assess, judge
 from tuner.score import Weights, epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
-from tuner.throughput import run_spread
+from tuner.throughput import MIN_REPLICATES, run_spread
 
 RANDOM_SEEDS = (0, 1, 2)
 BUDGET_BATCHES = 8
@@ -96,10 +96,7 @@ def measure_baseline(
     # What the learning rate is scaled from is what is measured, not what was wished.
     session.config = session.config.model_copy(update={"baseline": baseline})
     for doubling in range(MAX_DOUBLINGS + 1):
-        measurements = [
-            _replicate(session, baseline, replicate, env_steps)
-            for replicate in range(session.config.baseline_replicates)
-        ]
+        measurements = _replicates(session, baseline, env_steps)
         quality = _with_baseline(chance.quality, measurements)
         short = quality.best_return is None and not quality.baseline_learned
         if not short or not may_double or doubling == MAX_DOUBLINGS:
@@ -159,12 +156,33 @@ def _first_that_fits(
     return None if fitting is None else HardwareConfig(**fitting)
 
 
+def _replicates(session: Session, baseline: HardwareConfig, env_steps: int) -> list[Measurement]:
+    """Measure the baseline as often as wanted, and each disturbed measurement once more."""
+    wanted = session.config.baseline_replicates
+    measurements: list[Measurement] = []
+    for number in range(wanted):
+        session.say(f"baseline {baseline}, measurement {number + 1} of {wanted}")
+        measurements.append(_replicate(session, baseline, len(measurements), env_steps))
+        record = measurements[-1].record
+        if session.repeats.wants(record):
+            session.say(f"  disturbed ({record.contaminated}): measured once more")
+            measurements.append(_replicate(session, baseline, len(measurements), env_steps))
+            session.repeats.saw(measurements[-1].record)
+    return measurements
+
+
+def _clean(measurements: Sequence[Measurement], at_least: int = 1) -> list[Measurement]:
+    """Return the undisturbed measurements, or all where there are fewer than `at_least`."""
+    clean = [m for m in measurements if m.record.contaminated is None]
+    return clean if len(clean) >= at_least else list(measurements)
+
+
 def _replicate(
     session: Session, baseline: HardwareConfig, replicate: int, env_steps: int
 ) -> Measurement:
-    of = session.config.baseline_replicates
-    session.say(f"baseline {baseline}, measurement {replicate + 1} of {of}")
-    measurement = session.measure(baseline, trial=0, replicate=replicate, env_steps=env_steps)
+    measurement = session.measure(
+        baseline, trial=0, replicate=replicate, env_steps=env_steps, probe=True
+    )
     if measurement.outcome.status == "success":
         return measurement
     if isinstance(measurement.outcome, Interrupted):
@@ -210,19 +228,21 @@ def _references(
     if unmeasured is None:
         components.append("quality")
     components.append("sps")
-    throughputs = [m.throughput for m in measurements if m.throughput is not None]
+    rates = [m.throughput.sps for m in _clean(measurements) if m.throughput is not None]
+    # Disturbed processes differ more: an interval from them is wider, which is what they are worth.
+    spreading = _clean(measurements, at_least=MIN_REPLICATES)
     references = References(
         quality=quality,
         quality_reason=None if unmeasured is None else f"too little data: {unmeasured}",
         components=tuple(components),
         weights=Weights(*session.config.weights),
-        sps=statistics.fmean(throughput.sps for throughput in throughputs),
-        spread=run_spread(throughputs),
+        sps=statistics.fmean(rates),
+        spread=run_spread([m.throughput for m in spreading if m.throughput is not None]),
         epsilon=None,
         target_return=_target_return(chance, measurements),
         env_steps=env_steps,
     )
-    scores = [judge(m, references).final_score for m in measurements]
+    scores = [judge(m, references).final_score for m in _clean(measurements, at_least=2)]
     return replace(references, epsilon=epsilon([[s for s in scores if s is not None]]))
 
 

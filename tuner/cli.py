@@ -190,6 +190,31 @@ def export(
         print(path)
 
 
+@app.command(epilog="Example: tuner validate runs/demo/profiles/balanced.yaml")
+def validate(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="A profile's file.")],
+    tolerance: Annotated[
+        str, typer.Option(metavar="SHARE", help="Loss that still counts as holding.")
+    ] = "10%",
+    timeout: Annotated[str | None, typer.Option(help="Of one measurement, as 300s.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a profile's workload again: exit 0 if it holds, 6 if not, 9 if noise hides it."""
+    from tuner.parse import share
+    from tuner.report.validation import print_validation
+    from tuner.validate import validate as validate_profile
+
+    try:
+        allowed = share(tolerance)
+    except ValueError as error:
+        raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
+    places = {"runs_dir": str(runs_dir), "timeout": timeout}
+    found = validate_profile(profile, places, tolerance=allowed, say=say)
+    _print_json(found.as_dict()) if as_json else print_validation(found)
+    raise typer.Exit(found.exit_code)
+
+
 @app.command(epilog="Example: tuner dashboard demo --port 8080")
 def dashboard(
     name: Name,

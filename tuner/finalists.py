@@ -5,9 +5,9 @@ profile expects is the mean over both.
 """
 
 import datetime
-import hashlib
-import json
+import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
 from tuner.stopping import expected_trial_s
+from tuner.workload import workload_facts
 
-ENOUGH_REPLICATES = 3
+GPU_SOURCES = ("gpm", "nvml")
+ENOUGH_REPLICATES = 2
+MAX_ATTEMPTS = 4
+"""A config whose measurements are disturbed again and again is exported with what there is."""
 MAX_ROUNDS = 5
 """A measurement can move the choice to another config; after so many moves it is left there."""
 
@@ -47,7 +51,7 @@ def choose_from(
         components=references.components,
         epsilon=tie_width(records) or references.epsilon,
         baseline=baseline,
-        util_is_gpu=any(record.gpu_util is not None for record in records),
+        util_is_gpu=any(record.util_source in GPU_SOURCES for record in records),
         quality_tie=None if deviation is None else 2 * deviation,
         min_feasible=min_feasible,
     )
@@ -101,27 +105,6 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     return paths
 
 
-def workload_facts(session: Session) -> dict[str, Any]:
-    """Return what a profile says of its workload, with a hash that leaves the seed out."""
-    config = session.config
-    workload = config.workload()
-    environment = study_facts(session.study).get("environment", {})
-    facts: dict[str, Any] = {
-        "env": workload.env,
-        "env_params": dict(workload.env_params),
-        "trainer": None,
-        "data": None,
-        "ppo": dict(workload.hyperparams),
-        "network": list(workload.network),
-        "activation": workload.activation,
-        "dtype": workload.dtype,
-        "microbatch": workload.microbatch,
-        **environment,
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return facts | {"hash": digest[:16]}
-
-
 def _choices(session: Session) -> dict[str, Choice]:
     if session.references is None:
         raise ExportRefused("profiles must have a calibrated study, but got none; resume it first")
@@ -131,7 +114,7 @@ def _choices(session: Session) -> dict[str, Choice]:
 
 
 def unconfirmed(session: Session) -> list[ConfigSummary]:
-    """Return the chosen configs that have been measured only once.
+    """Return the chosen configs that have only one measurement that counts.
 
     Raises:
         ExportRefused: see `choose_from`.
@@ -147,23 +130,47 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
     return [
         s
         for s in chosen.values()
-        if s.replicates < ENOUGH_REPLICATES and attempts.get(s.trial, 0) < 2
+        if s.replicates < ENOUGH_REPLICATES and attempts.get(s.trial, 0) < MAX_ATTEMPTS
     ]
 
 
 def _measure_again(session: Session, summary: ConfigSummary) -> None:
     if session.references is None:
         raise ValueError("a study must be calibrated before configs are measured again")
-    replicate = 1 + max(r.replicate for r in session.records() if r.trial == summary.trial)
     session.say(f"finalist {summary.config}, measured once more")
     measurement = session.measure(
         summary.config,
         trial=summary.trial,
-        replicate=replicate,
+        replicate=session.next_replicate(summary.trial),
         env_steps=session.references.env_steps,
         reserve_s=0.0,
+        probe=True,
     )
-    session.keep(measurement)
+    session.repeat_if_disturbed(session.keep(measurement), reserve_s=0.0)
+
+
+def probe_of(records: Sequence[TrialRecord], trial: int) -> dict[str, float] | None:
+    """Return what the device reached beside a trial's measurements, as medians.
+
+    Clean measurements count, disturbed ones where there is no clean one.
+    """
+    probed = [r for r in records if r.trial == trial and r.probe]
+    counted = [r for r in probed if r.contaminated is None] or probed
+    readings = [r.probe for r in counted if r.probe]
+    if not readings:
+        return None
+    return {name: statistics.median(r[name] for r in readings) for name in readings[0]}
+
+
+def _quality_scale(session: Session, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Return what quality was judged against and how it varied over the baseline's seeds."""
+    if session.references is None:
+        return {}
+    scores = [r.quality_score for r in records if r.trial == 0 and r.quality_score is not None]
+    return {
+        "quality_references": asdict(session.references.quality),
+        "quality_sd": statistics.stdev(scores) if len(scores) > 1 else None,
+    }
 
 
 def _context(session: Session, choice: Choice) -> ProfileContext:
@@ -172,12 +179,14 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
     return ProfileContext(
         hardware=facts["hardware"],
         versions=facts["versions"],
-        workload=workload_facts(session),
+        workload=workload_facts(config, facts.get("environment", {})),
         measured={
             "study": study,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "trials": len([r for r in records if r.replicate == 0 and r.status == "success"]),
             "blocks": len(session.telemetry.curve(study, choice.summary.trial)),
+            "probe": probe_of(records, choice.summary.trial),
+            **_quality_scale(session, records),
         },
         device=facts["hardware"]["kind"],
         learning_rate=config.learning_rate_for(choice.summary.config),

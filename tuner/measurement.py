@@ -11,16 +11,15 @@ from itertools import accumulate
 from typing import Any
 
 from storage.records import CurvePoint, DeviceSample, TrialRecord
-from tuner.devices.base import SLOWDOWN_REASONS
+from tuner.contamination import contamination
 from tuner.devices.stats import DeviceStats
 from tuner.isolation import TrialRun
 from tuner.outcome import Outcome
+from tuner.peaks import Peaks
 from tuner.protocol import Event
+from tuner.roofline import Roofline, Time, Work, bound
 from tuner.space import HardwareConfig
 from tuner.throughput import Throughput, measure_throughput
-
-FOREIGN_LOAD_PERCENT = 10.0
-"""Steal or load of other processes above which a measurement is contaminated."""
 
 MUST_BE_FINITE = ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm")
 """Metrics that every block has: where one is None, it was not finite (JSON has no name for it)."""
@@ -39,10 +38,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One trial as it was measured; `record` has no scores yet.
-
-    `facts` is what the child told of its device and environment, empty if it never came so far.
-    """
+    """One trial as it was measured; `record` has no scores yet."""
 
     record: TrialRecord
     curve: tuple[CurvePoint, ...]
@@ -50,7 +46,26 @@ class Measurement:
     throughput: Throughput | None
     evaluation: Evaluation | None
     outcome: Outcome
-    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the monitor saw of a trial: the window's figures, all samples, its own cost.
+
+    `own_percent` is the CPU time of the monitor as a share of the time that it watched.
+    """
+
+    stats: DeviceStats
+    samples: tuple[DeviceSample, ...] = ()
+    own_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """What a trial's work is held against: the device's peaks, for networks of type `dtype`."""
+
+    peaks: Peaks | None
+    dtype: str
 
 
 def window_of(run: TrialRun) -> tuple[float, float] | None:
@@ -65,9 +80,8 @@ def measure(
     config: HardwareConfig,
     trial: int,
     replicate: int,
-    stats: DeviceStats | None,
-    samples: Sequence[DeviceSample],
-    is_gpu: bool,
+    watch: Watch | None,
+    roof: Roof,
 ) -> Measurement:
     """Reduce a run to a measurement.
 
@@ -76,9 +90,8 @@ def measure(
         config: what was run.
         trial: Optuna's number.
         replicate: 0 for the trial itself.
-        stats: the device over the window, None where there was no window.
-        samples: the device's samples, kept for the time line.
-        is_gpu: whether the device is a GPU, which NVML's utilisation is then said of.
+        watch: what was seen of the device, None where it was not watched or had no window.
+        roof: what bounds the trial is judged by.
     """
     curve = _curve(run.blocks())
     throughput = measure_throughput(
@@ -89,6 +102,7 @@ def measure(
         **_compiled(run.first("compiled")),
         **_measured(run),
         **_learned(curve),
+        **_bound(run, roof, config).as_dict(),
     }
     record = TrialRecord(
         trial=trial,
@@ -96,24 +110,40 @@ def measure(
         status=run.outcome.status,
         reason=run.outcome.reason or _recompiled(run.first("measured")),
         sps=throughput.sps if throughput else None,
+        steady_from_block=throughput.steady_from_block if throughput else None,
+        drift=throughput.drift if throughput else None,
         duration=run.ended - run.requested,
         phases=_phases(run),
         **known,
     )
-    if stats is not None:
-        record = replace(record, **_device(stats, is_gpu=is_gpu))
-    started, evaluation = run.first("started"), _evaluation(run.first("done"))
+    if watch is not None:
+        record = replace(record, **_device(watch))
+        record = replace(record, joules_per_msteps=joules_per_msteps(record))
+    evaluation = _evaluation(run.first("done"))
     if evaluation is not None:
         record = replace(record, mean_return=evaluation.mean_return)
     return Measurement(
         record=record,
         curve=curve,
-        samples=tuple(samples),
+        samples=watch.samples if watch is not None else (),
         throughput=throughput,
         evaluation=evaluation,
         outcome=run.outcome,
-        facts=dict(started.data) if started else {},
     )
+
+
+def joules_per_msteps(record: TrialRecord) -> float | None:
+    """Return the energy for a million env-steps, all blocks of the window being counted."""
+    if record.energy_j is None or not record.window_env_steps:
+        return None
+    return record.energy_j / record.window_env_steps * 1e6
+
+
+def memory_error(record: TrialRecord) -> float | None:
+    """Return predicted over measured peak memory, less one; `None` unless both are known."""
+    if record.predicted_memory_gb is None or not record.peak_memory_gb:
+        return None
+    return record.predicted_memory_gb / record.peak_memory_gb - 1
 
 
 def seconds_to(curve: Sequence[CurvePoint], target_return: float | None) -> float | None:
@@ -143,6 +173,8 @@ def _curve(blocks: Sequence[Event]) -> tuple[CurvePoint, ...]:
             seconds=event.data["seconds"],
             metrics=event.data["metrics"],
             learning=event.data["learning"],
+            threads=event.data["threads"],
+            held_bytes=event.data["held_bytes"],
         )
         for event in blocks
     )
@@ -170,14 +202,34 @@ def _measured(run: TrialRun) -> dict[str, Any]:
     if event is None or window is None:
         return {"window_s": None if window is None else window[1] - window[0]}
     peak, env_steps = event.data["peak_bytes"], event.data["env_steps"]
-    blocks = run.blocks()
+    window_env_steps = run.blocks()[-1].data["env_steps"]
     return {
         "peak_memory_gb": None if peak is None else peak / 1e9,
         "memory_source": event.data["memory_source"],
         "env_steps": env_steps,
-        "end_to_end_sps": blocks[-1].data["env_steps"] / (window[1] - run.requested),
+        "recompiles": event.data["recompiles"],
+        "probe": event.data["probe"],
+        "end_to_end_sps": window_env_steps / (window[1] - run.requested),
         "window_s": window[1] - window[0],
+        "window_env_steps": window_env_steps,
     }
+
+
+def _bound(run: TrialRun, roof: Roof, config: HardwareConfig) -> Roofline:
+    compiled, window, blocks = run.first("compiled"), window_of(run), run.blocks()
+    if compiled is None or window is None:
+        return Roofline()
+    work = Work(**{name: compiled.data[name] for name in ("flops", "bytes", "kernels")})
+    return bound(
+        None if compiled.data["work_is_lower_bound"] else work,
+        roof.peaks,
+        time=Time(
+            updates=blocks[-1].data["env_steps"] / config.batch_size,
+            blocks_s=sum(block.data["seconds"] for block in blocks),
+            window_s=window[1] - window[0],
+        ),
+        dtype=roof.dtype,
+    )
 
 
 def _phases(run: TrialRun) -> dict[str, float]:
@@ -214,28 +266,25 @@ def _evaluation(done: Event | None) -> Evaluation | None:
     )
 
 
-def _device(stats: DeviceStats, *, is_gpu: bool) -> dict[str, Any]:
+def _device(watch: Watch) -> dict[str, Any]:
+    stats = watch.stats
     return {
+        "monitor_percent": watch.own_percent,
         "device_util": stats.util,
         "util_source": stats.util_source,
-        "gpu_util": stats.util if is_gpu and stats.util_source == "nvml" else None,
+        "util_reason": stats.util_reason,
+        "gpu_util": stats.gpu_util,
         "sm_util": stats.sm_util,
+        "sm_occupancy": stats.sm_occupancy,
+        "tensor_util": stats.tensor_util,
         "dram_util": stats.dram_util,
+        "sm_clock_mhz": stats.sm_clock_mhz,
         "avg_temperature": stats.avg_temperature,
         "power_w": stats.power_w,
         "energy_j": stats.energy_j,
-        "contaminated": _contamination(stats),
+        "throttle_reasons": stats.throttle_reasons,
+        "steal_percent": stats.steal_percent,
+        "other_cpu_percent": stats.other_cpu_percent,
+        "other_device_percent": stats.other_device_percent,
+        "contaminated": contamination(stats),
     }
-
-
-def _contamination(stats: DeviceStats) -> str | None:
-    """Say what else used the machine or slowed the device during the window."""
-    if (stats.throttle_reasons or 0) & SLOWDOWN_REASONS:
-        return f"the device slowed itself down (reasons {stats.throttle_reasons:#x})"
-    for what, share in (
-        ("steal", stats.steal_percent),
-        ("load of other processes", stats.other_cpu_percent),
-    ):
-        if share is not None and share > FOREIGN_LOAD_PERCENT:
-            return f"{what} of {share:.0f} % of the host"
-    return None

@@ -56,16 +56,19 @@ class Objective:
             raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
         session.say(f"trial {trial.number}: {config}")
         milestones = Milestones(trial, references.env_steps)
+        reserve_s = finalists_reserve_s(session.records())
         measurement = session.measure(
             config,
             trial=trial.number,
             replicate=0,
             env_steps=references.env_steps,
             on_block=milestones.see,
-            reserve_s=finalists_reserve_s(session.records()),
+            reserve_s=reserve_s,
         )
         record = session.keep(measurement)
-        return self._tell(trial, record)
+        again = session.repeat_if_disturbed(record, reserve_s=reserve_s)
+        is_better = again is not None and again.status == "success" and not again.contaminated
+        return self._tell(trial, again if again is not None and is_better else record)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> float:
         for name, value in dashboard_attrs(record).items():

@@ -82,5 +82,3 @@ Outcome: TypeAlias = (
     | Pruned
     | Interrupted
 )
-INFEASIBLE = (PredictedOutOfMemory, OutOfMemory, Diverged, TimedOut)
-"""Outcomes that are facts about the config: never tried again, told to Optuna as a constraint."""

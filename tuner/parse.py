@@ -40,6 +40,15 @@ def memory_bytes(value: object) -> object:
     return None if value is None else int(_quantity(value, _UNITS_BYTES, "500MB or 2GB"))
 
 
+def share(value: object) -> float:
+    """Return the share, between 0 and 1, in `10%` or `0.1`."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(value))
+    found = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < found < 1:
+        raise ValueError("must be a share between 0 and 1, such as 10% or 0.1")
+    return found
+
+
 def listed(value: object) -> object:
     """Return the items of a comma-separated string; anything else but a number as it is."""
     if isinstance(value, str):

@@ -4,16 +4,16 @@ Requests go down the child's stdin, events come up a pipe of their own, both as 
 nothing a library prints can be taken for an answer. Apart from both sides because both import it:
 standard library only, and no jax.
 
-A child answers `probe`, `random` and `fit` requests as often as it is asked, and ends after one
-`train`. Its events for `train`, in this order:
+A child answers `probe`, `peaks`, `random` and `fit` requests as often as it is asked, and ends
+after one `train`. Its events for `train`, in this order:
 
     ready       imports are done; the device is not open yet
     started     the device is open: what it is; what the environment is
-    compiled    seconds, cache hit or not, predicted memory
+    compiled    seconds, cache hit or not, predicted memory; the work in one update
     refused     (instead of all that follows) the prediction is over the limit
     warm        one update was run and thrown away; the measuring window opens
     block       a timed block ended: env-steps so far, seconds, reduced training metrics
-    measured    the window has closed: peak memory, recompilations
+    measured    the window has closed: peak memory, recompilations, the probe if asked for
     done        the policy was evaluated; or training was stopped on request
     error       an exception ended the trial: its type and text
     rejected    the request itself is at fault (unknown environment parameter, …)
@@ -46,7 +46,8 @@ class TrainRequest:
     """One trial: what to train, on how many env-steps, and how much memory it may take.
 
     `memory_limit_bytes` lowers the gate below what the device itself gives; `reserve_bytes` is
-    left free for others. `fault` is set by tests alone (see `tuner.child.faults`).
+    left free for others. With `probe` the device's reach is measured right after the window.
+    `fault` is set by tests alone (see `tuner.child.faults`).
     """
 
     workload: Workload
@@ -56,6 +57,7 @@ class TrainRequest:
     cache_dir: str
     memory_limit_bytes: int | None = None
     reserve_bytes: int = 0
+    probe: bool = False
     fault: str | None = None
     kind: str = "train"
 
@@ -65,6 +67,14 @@ class ProbeRequest:
     """What is the device, and what are the versions?"""
 
     kind: str = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeaksRequest:
+    """What does the device reach: arithmetic, memory, launches? It must be idle."""
+
+    cache_dir: str
+    kind: str = "peaks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +99,7 @@ class FitRequest:
     kind: str = "fit"
 
 
-Request = TrainRequest | ProbeRequest | RandomRequest | FitRequest
+Request = TrainRequest | ProbeRequest | PeaksRequest | RandomRequest | FitRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,7 @@ def parse_request(data: dict[str, Any]) -> Request:
     kinds: dict[str, type[Any]] = {
         "train": TrainRequest,
         "probe": ProbeRequest,
+        "peaks": PeaksRequest,
         "random": RandomRequest,
         "fit": FitRequest,
     }

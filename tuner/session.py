@@ -7,7 +7,7 @@ the same way: run on the bench, judge, keep.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import optuna
 
@@ -18,6 +18,7 @@ from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order, Say
 from tuner.config import StudyConfig
+from tuner.contamination import Repeats
 from tuner.measurement import Measurement
 from tuner.outcome import Outcome
 from tuner.protocol import Event, TrainRequest
@@ -41,6 +42,7 @@ class Session:
     say: Say
     started: float
     references: References | None = None
+    repeats: Repeats = field(default_factory=Repeats)
 
     def time_left_s(self) -> float | None:
         """Return what is left of the budget, None without one."""
@@ -61,7 +63,9 @@ class Session:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
 
-    def order(self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int) -> Order:
+    def order(
+        self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool
+    ) -> Order:
         """Return the order for one measurement of a config."""
         workload = self.config.workload()
         scalars = {**workload.hyperparams, "learning_rate": self.config.learning_rate_for(config)}
@@ -73,6 +77,7 @@ class Session:
             cache_dir=str(self.config.compilation_cache().resolve()),
             memory_limit_bytes=self.config.memory_limit,
             reserve_bytes=self.config.reserve,
+            probe=probe,
             fault=_ordered_fault(trial),
         )
         return Order(config=config, trial=trial, replicate=replicate, request=request)
@@ -86,17 +91,53 @@ class Session:
         env_steps: int,
         on_block: OnBlock = lambda block: None,
         reserve_s: float | None = None,
+        probe: bool = False,
     ) -> Measurement:
         """Run one measurement on the bench.
 
-        With `reserve_s` it is interrupted when only so much of the budget is left.
+        With `reserve_s` it is interrupted when only so much of the budget is left; with `probe`
+        the device's reach is measured beside it.
         """
-        order = self.order(config, trial=trial, replicate=replicate, env_steps=env_steps)
+        order = self.order(
+            config, trial=trial, replicate=replicate, env_steps=env_steps, probe=probe
+        )
         left_s = self.time_left_s()
         give_up_at = None
         if left_s is not None and reserve_s is not None:
             give_up_at = time.monotonic() + left_s - reserve_s
         return self.bench.measure(order, on_block=on_block, give_up_at=give_up_at)
+
+    def repeat_if_disturbed(
+        self, record: TrialRecord, *, reserve_s: float | None
+    ) -> TrialRecord | None:
+        """Measure a config again if its measurement was contaminated and repeating helps.
+
+        Args:
+            record: of a measurement that was not such a repeat itself.
+            reserve_s: as in `measure`.
+
+        Returns:
+            The repeat's record, `None` where there was none.
+        """
+        if self.references is None or self.bench.interrupts.count or not self.repeats.wants(record):
+            return None
+        self.say(f"  disturbed ({record.contaminated}): measured once more")
+        again = self.keep(
+            self.measure(
+                hardware_of(record),
+                trial=record.trial,
+                replicate=self.next_replicate(record.trial),
+                env_steps=self.references.env_steps,
+                reserve_s=reserve_s,
+                probe=record.probe is not None,
+            )
+        )
+        self.repeats.saw(again)
+        return again
+
+    def next_replicate(self, trial: int) -> int:
+        """Return the number of a trial's next measurement."""
+        return 1 + max((r.replicate for r in self.records() if r.trial == trial), default=-1)
 
     def keep(self, measurement: Measurement) -> TrialRecord:
         """Judge a measurement, write it down, tell the user; return its record.
@@ -129,6 +170,7 @@ def describe(record: TrialRecord) -> str:
     if record.device_util is not None:
         parts.append(f"util {record.device_util:.0f} %")
     parts.append(f"{record.duration:.1f} s" if record.duration is not None else "")
+    parts.append("disturbed" if record.contaminated else "")
     return "  " + ", ".join(part for part in parts if part)
 
 

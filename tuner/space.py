@@ -4,9 +4,7 @@ Apart from the sampler because the space is a fact of the study (hashed, stored,
 resume) while the sampler is only one way through it.
 """
 
-import hashlib
 import itertools
-import json
 from dataclasses import asdict, dataclass, fields
 
 
@@ -62,10 +60,6 @@ class SearchSpace:
         """Return every valid combination, in lexicographic order."""
         combinations = itertools.product(*self.choices().values())
         return [config for c in combinations if (config := HardwareConfig(*c)).is_valid]
-
-    def digest(self) -> str:
-        """Return a short hash that is equal exactly for equal spaces."""
-        return hashlib.sha256(json.dumps(self.choices()).encode()).hexdigest()[:16]
 
 
 CPU_SPACE = SearchSpace((8, 16, 32, 64, 128, 256, 512), (16, 32, 64, 128), (2, 4, 8), (2, 4))

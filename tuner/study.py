@@ -29,20 +29,22 @@ from storage.studies import (
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
 from tuner.config import StopSettings, StudyConfig
-from tuner.devices.detect import open_device
 from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
+from tuner.hardware import (
+    device_kind,
+    hardware_facts,
+    learn_peaks,
+    open_bench,
+    probe_device,
+    refuse_other_hardware,
+)
 from tuner.interrupts import Interrupts
-from tuner.isolation import Launcher
 from tuner.lookup import find, require_name
-from tuner.protocol import ProbeRequest
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
 from tuner.session import Session
-
-HARDWARE_IDENTITY = ("kind", "platform", "name", "cores")
-"""Facts of the hardware that must be equal for measurements to be compared."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -60,9 +62,11 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     parse_url(url)  # a wrong address is refused before the study's folder is made
     with _hold(config, name), Interrupts() as interrupts:
         _refuse_existing(url, name)
-        with _bench(config, name, interrupts, say) as bench:
-            probed = _probe(bench)
-            config = config.resolved(_kind(probed))
+        logs = config.folder(name) / "logs"
+        with open_bench(config, logs, interrupts, say) as bench:
+            probed = probe_device(bench)
+            config = config.resolved(device_kind(probed))
+            learn_peaks(bench, config, probed)
             if not config.space().configs():
                 raise UsageError(
                     "the space must have a config whose batch divides into its minibatches, but "
@@ -71,7 +75,8 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database = open_storage(url, create=True)
             study = create_study(database, name, sampler=sampler, pruner=make_pruner(config.pruner))
-            set_study_fact(study, "hardware", _hardware(bench, probed))
+            set_study_fact(study, "hardware", hardware_facts(bench, probed))
+            set_study_fact(study, "util_source", bench.device.util_source)
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "config", config.as_data())
             written = config.folder(name) / "config.yaml"
@@ -108,9 +113,17 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     with (
         _hold(config, name),
         Interrupts() as interrupts,
-        _bench(config, name, interrupts, say) as bench,
+        open_bench(
+            config,
+            config.folder(name) / "logs",
+            interrupts,
+            say,
+            util_source=facts.get("util_source"),
+        ) as bench,
     ):
-        _refuse_other_hardware(facts["hardware"], _hardware(bench, _probe(bench)))
+        probed = probe_device(bench)
+        refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
+        learn_peaks(bench, config, probed)
         database = open_storage(config.storage_url(name), create=False)
         study = load_study(database, name)
         seed = config.seed + len(study.get_trials(deepcopy=False))
@@ -131,7 +144,8 @@ def export_profiles(
     started = time.monotonic()
     config, facts = find(name, places)
     with _hold(config, name), Interrupts() as interrupts:
-        bench = _bench(config, name, interrupts, say)
+        logs, source = config.folder(name) / "logs", facts.get("util_source")
+        bench = open_bench(config, logs, interrupts, say, util_source=source)
         study = load_study(open_storage(config.storage_url(name), create=False), name)
         with Telemetry(config.storage_url(name)) as telemetry:
             session = Session(
@@ -147,8 +161,10 @@ def export_profiles(
             notes: list[str] = []
             if unconfirmed(session):
                 with bench:
-                    here = _hardware(bench, _probe(bench))
-                    _refuse_other_hardware(facts["hardware"], here)
+                    probed = probe_device(bench)
+                    here = hardware_facts(bench, probed)
+                    refuse_other_hardware(facts["hardware"], here, "a study")
+                    learn_peaks(bench, config, probed)
                     notes = confirm(session)
             if interrupts.count:
                 raise KeyboardInterrupt
@@ -194,50 +210,6 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
         ) from None
     with lock:
         yield
-
-
-def _bench(config: StudyConfig, name: str, interrupts: Interrupts, say: Say) -> Bench:
-    device = open_device()
-    launcher = Launcher(config.folder(name) / "logs", preload=config.env)
-    return Bench(device, launcher, interrupts, timeout_s=config.timeout, say=say)
-
-
-def _kind(probed: Mapping[str, Any]) -> str:
-    return "cpu" if probed["platform"] == "cpu" else "gpu"
-
-
-def _probe(bench: Bench) -> dict[str, Any]:
-    """Ask jax what its device is, and watch that one."""
-    probed = bench.ask(ProbeRequest()).data
-    bench.watch_what_jax_uses(probed["platform"], probed["device_kind"])
-    return probed
-
-
-def _hardware(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the device is, by the driver's word and by jax's."""
-    info = bench.device.info()
-    memory = info.memory_bytes
-    limit = probed["bytes_limit"]
-    return {
-        "kind": _kind(probed),
-        "platform": probed["platform"],
-        "name": info.name,
-        "memory_gb": None if memory is None else memory / 1e9,
-        "uuid": info.uuid,
-        "driver": info.driver,
-        "cpu": info.cpu,
-        "cores": info.cores,
-        "mem_fraction": round(limit / memory, 4) if limit and memory else None,
-    }
-
-
-def _refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    for key in HARDWARE_IDENTITY:
-        if stored[key] != here[key]:
-            raise Refused(
-                f"a study must stay on its hardware, whose {key} is {stored[key]!r}, but got "
-                f"{here[key]!r}; start another study here"
-            )
 
 
 def _refuse_existing(url: str, name: str) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tuner.steady import find_steady
+
 Block: TypeAlias = tuple[float, float]
 """One timed block: env-steps in it, and its seconds."""
 
@@ -32,12 +34,17 @@ class Throughput:
     """What the timed blocks of one process say.
 
     `sps` is in env-steps per second; `block_variance` is the relative variance of the blocks'
-    mean (`None` for a single block), estimated from `num_batches` batches.
+    mean (`None` for a single block), estimated from `num_batches` batches. Blocks count from
+    `steady_from_block` on; over these the rate changed by `drift` (see `tuner.steady`), and where
+    `is_steady` is false the square of that is part of `block_variance`.
     """
 
     sps: float
     block_variance: float | None
     num_batches: int
+    steady_from_block: int = 0
+    drift: float | None = None
+    is_steady: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class RunSpread:
 
 
 def measure_throughput(blocks: Sequence[Block]) -> Throughput | None:
-    """Summarise timed blocks; `None` when there are none.
+    """Summarise the timed blocks of the steady state; `None` when there are none.
 
     Args:
         blocks: env-steps and seconds of each, in the order in which they ran.
@@ -69,10 +76,18 @@ def measure_throughput(blocks: Sequence[Block]) -> Throughput | None:
     """
     if not blocks:
         return None
+    steadiness = find_steady(_rates(blocks))
+    counted = blocks[steadiness.first_block :]
+    variance = block_variance(counted)
+    if variance is not None and steadiness.drift is not None and not steadiness.is_steady:
+        variance += steadiness.drift**2
     return Throughput(
-        sps=statistics.median(_rates(blocks)),
-        block_variance=block_variance(blocks),
-        num_batches=len(_batch_means(_rates(blocks))),
+        sps=statistics.median(_rates(counted)),
+        block_variance=variance,
+        num_batches=len(_batch_means(_rates(counted))),
+        steady_from_block=steadiness.first_block,
+        drift=steadiness.drift,
+        is_steady=steadiness.is_steady,
     )
 
 
@@ -153,12 +168,12 @@ def interval(throughput: Throughput, spread: RunSpread | None) -> tuple[float, f
 
 
 def is_wide(throughput: Throughput | None) -> bool:
-    """Whether more timed blocks are worth their time: relative half-width above 2 %.
+    """Whether more timed blocks are worth their time: not steady, or half-width above 2 %.
 
-    Judged on the blocks' part alone, t(k − 1) · √block_variance. What fresh processes add does
-    not shrink with more blocks, so on a noisy machine no number of them would ever be enough.
+    The width is judged on the blocks' part alone, t(k − 1) · √block_variance. What fresh processes
+    add does not shrink with more blocks: on a noisy machine no number of them would be enough.
     """
-    if throughput is None or throughput.block_variance is None:
+    if throughput is None or throughput.block_variance is None or not throughput.is_steady:
         return True
     critical = student_t(throughput.num_batches - 1)
     return critical * math.sqrt(throughput.block_variance) > WIDE

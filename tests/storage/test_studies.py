@@ -25,7 +25,7 @@ from storage.errors import (
     StudyNotFound,
 )
 from storage.records import TrialRecord
-from storage.schema import META
+from storage.schema import META, SCHEMA_VERSION
 from storage.studies import (
     close_storage,
     create_study,
@@ -183,8 +183,9 @@ def test_the_schema_of_an_older_optuna_is_refused_with_the_command_that_helps(
 
 def test_the_schema_of_a_newer_tuner_is_refused(opened: Opened, url: str) -> None:
     opened(url)
-    _set(url, sa.update(META).values(value="2"))
-    with pytest.raises(NewerSchema, match="schema 1 or older, but got schema 2"):
+    _set(url, sa.update(META).values(value=str(SCHEMA_VERSION + 1)))
+    words = f"schema {SCHEMA_VERSION} or older, but got schema {SCHEMA_VERSION + 1}"
+    with pytest.raises(NewerSchema, match=words):
         opened(url)
 
 
@@ -243,6 +244,7 @@ def _work(url: str, ready: Path) -> None:
 
     def note_worker(trial: optuna.Trial) -> float:
         trial.set_user_attr(f"worker-{os.getpid()}", True)
+        time.sleep(0.2)  # long enough for the other process to come to its turn
         if trial.number >= 12:
             trial.study.stop()
         return _loss(trial)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from storage.database import connect, sqlite_url
 from storage.errors import NewerSchema, NotADatabase, StorageUnavailable, StudyNotFound
 from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
-from storage.schema import META, RECORDS, purge
+from storage.schema import META, RECORDS, SCHEMA_VERSION, purge
 from storage.telemetry import Telemetry
 from tests.storage.processes import FORK
 
@@ -55,6 +55,26 @@ def test_saving_again_replaces_the_whole_measurement(
         assert [record.sps for record in telemetry.records("demo")] == [2.0]
         assert telemetry.curve("demo", 7) == curve[:1]
         assert telemetry.samples("demo", 7) == []
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["writer", "reader"])
+def test_tables_of_schema_1_gain_the_columns_they_lack(
+    url: str, make_record: MakeRecord, create: bool
+) -> None:
+    added_in_2 = ("bound", "probe", "joules_per_msteps", "steady_from_block")
+    old = replace(make_record(), **dict.fromkeys(added_in_2))
+    with Telemetry(url) as telemetry:
+        telemetry.save("demo", old)
+    engine = connect(url)
+    with engine.begin() as connection:
+        for name in added_in_2:
+            connection.execute(sa.text(f"ALTER TABLE {RECORDS.name} DROP COLUMN {name}"))
+        connection.execute(sa.update(META).values(value="1"))
+    engine.dispose()
+    with Telemetry(url, create=create) as telemetry:
+        assert telemetry.records("demo") == [old]
+        telemetry.save("demo", replace(old, trial=8, bound="memory"))
+        assert [record.bound for record in telemetry.records("demo")] == [None, "memory"]
 
 
 def test_records_come_by_trial_and_replicate(url: str, make_record: MakeRecord) -> None:
@@ -131,7 +151,9 @@ def test_tables_of_a_newer_tuner_are_refused(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.update(META).values(value="99"))
     engine.dispose()
-    with pytest.raises(NewerSchema, match="schema 1 or older, but got schema 99; install"):
+    with pytest.raises(
+        NewerSchema, match=f"schema {SCHEMA_VERSION} or older, but got schema 99; install"
+    ):
         Telemetry(url)
 
 

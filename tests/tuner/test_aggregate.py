@@ -26,15 +26,13 @@ def test_means_and_standard_deviations_over_replicates() -> None:
     assert (summary.sps, summary.quality_score) == (100_000.0, 0.5)
     assert summary.final_score == pytest.approx(0.55)
     # Sample standard deviation of two is their distance over √2.
-    assert summary.sps_sd == pytest.approx(20_000 / 2**0.5)
     assert summary.quality_score_sd == pytest.approx(0.2 / 2**0.5)
     assert summary.replicates == 2
 
 
 def test_one_measurement_has_no_standard_deviation() -> None:
     summary = only(record(0))
-    assert summary.sps_sd is None
-    assert summary.final_score_sd is None
+    assert summary.quality_score_sd is None
     assert summary.sps_ci95 == (98_000.0, 102_000.0)
 
 
@@ -157,11 +155,11 @@ def test_earlier_failure_15_a_device_that_told_nothing_is_unknown() -> None:
     silent: dict[str, Any] = {
         "device_util": None,
         "gpu_util": None,
-        "power_w": None,
+        "joules_per_msteps": None,
         "peak_memory_gb": None,
     }
     summary = only(record(0, **silent), record(0, replicate=1, **silent))
-    for name in ("device_util", "gpu_util", "power_w", "peak_memory_gb", "device_util_sd"):
+    for name in ("device_util", "gpu_util", "joules_per_msteps", "peak_memory_gb"):
         assert getattr(summary, name) is None
 
 
@@ -178,3 +176,27 @@ def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
     summaries = summarise(records[index] for index in order)
     assert summaries == summarise(records)
     assert [summary.trial for summary in summaries] == [0, 1, 2, 3]
+
+
+def test_a_noisy_study_has_intervals_as_wide_as_its_measurements_vary() -> None:
+    # One config at 80,000 and 120,000: s²/mean² = 8e8/1e10 = 0.08 with one degree of freedom, so
+    # t = 12.706 and the other config, measured once, gets ±12.706·√0.08·√2 = 508 % of its SPS.
+    noise = "steal of 30 % of the host"
+    records = [
+        record(0, sps=80_000.0, contaminated=noise),
+        record(0, replicate=1, sps=120_000.0, contaminated=noise),
+        record(1, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0), contaminated=noise),
+    ]
+    low, high = summarise(records)[1].sps_ci95 or (None, None)
+    assert low == 0.0
+    assert high == pytest.approx(608_240, rel=1e-4)
+
+
+def test_intervals_of_a_quiet_study_are_left_alone() -> None:
+    records = [record(0), record(1, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0))]
+    assert summarise(records)[1].sps_ci95 == (98_000.0, 102_000.0)
+
+
+def test_a_noisy_study_without_replicates_keeps_its_intervals() -> None:
+    alone = record(0, sps_ci95=(98_000.0, 102_000.0), contaminated="load of other processes")
+    assert summarise([alone])[0].sps_ci95 == (98_000.0, 102_000.0)

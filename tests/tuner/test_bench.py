@@ -20,7 +20,8 @@ from tuner.interrupts import Interrupts
 from tuner.isolation import Launcher
 from tuner.measurement import Measurement
 from tuner.outcome import Completed, Outcome, Pruned
-from tuner.protocol import Event, FitRequest, ProbeRequest, RandomRequest
+from tuner.peaks import reachable, read
+from tuner.protocol import Event, FitRequest, PeaksRequest, ProbeRequest, RandomRequest
 from tuner.space import HardwareConfig
 
 CONFIG = HardwareConfig(**TINY)
@@ -108,6 +109,15 @@ def test_the_device_says_what_it_is_and_which_versions_run(bench: Bench) -> None
     answer = bench.ask(ProbeRequest()).data
     assert answer["platform"] in ("cpu", "gpu", "cuda")
     assert {"tuner", "jax", "jaxlib", "python"} <= set(answer["versions"])
+
+
+def test_what_the_device_reaches_is_measured_once(
+    bench: Bench, cache_dir: Path, tmp_path: Path
+) -> None:
+    path, asked = tmp_path / "peaks.json", PeaksRequest(cache_dir=str(cache_dir))
+    peaks = reachable(bench.ask, path, "here", request=asked)
+    assert None not in (peaks.matmul_flops_per_s, peaks.copy_bytes_per_s, peaks.launch_s)
+    assert read(path) == {"here": peaks}
 
 
 def test_questions_are_answered_by_one_process_that_a_trial_ends(

@@ -10,16 +10,21 @@ from tuner.isolation import TrialRun
 from tuner.measurement import (
     Evaluation,
     Measurement,
+    Roof,
+    Watch,
     last_quarter,
     measure,
+    memory_error,
     seconds_to,
     window_of,
 )
 from tuner.outcome import Completed, Pruned
+from tuner.peaks import Peaks
 from tuner.protocol import Event
 from tuner.space import HardwareConfig
 
 CONFIG = HardwareConfig(10, 10, 2, 2)
+PEAKS = Peaks(matmul_flops_per_s=1e9, copy_bytes_per_s=1e10, launch_s=1e-6)
 STATS = DeviceStats(util=75.0, util_reason=None, util_source="psutil", num_samples=20)
 
 
@@ -34,7 +39,8 @@ def block(
         "seconds": seconds,
         "metrics": {"mean_return": 10.0 * (number + 1), "entropy": 1.0, **metrics},
         "learning": learning,
-        "last": number >= 3,
+        "threads": 12,
+        "held_bytes": 300_000_000,
     }
     return Event("block", t, data)
 
@@ -50,6 +56,10 @@ COMPILED = Event(
         "cached": True,
         "predicted_bytes": 1_500_000_000,
         "limit_bytes": 8_000_000_000,
+        "flops": 5e7,
+        "bytes": 1e7,
+        "kernels": 1000,
+        "work_is_lower_bound": False,
     },
 )
 WARM = Event("warm", 106.0)
@@ -69,6 +79,7 @@ MEASURED = Event(
         "memory_source": "resident growth",
         "recompiles": 0,
         "env_steps": 4000,
+        "probe": {"matmul_flops_per_s": 4e10, "copy_bytes_per_s": 1e10},
     },
 )
 DONE = Event(
@@ -80,8 +91,11 @@ WHOLE = (READY, STARTED, COMPILED, WARM, *BLOCKS, MEASURED, DONE)
 RUN = TrialRun(Completed(), WHOLE, requested=100.0, ended=119.0)
 
 
-def measured(run: TrialRun = RUN, *, stats: Any = STATS, is_gpu: bool = False) -> Measurement:
-    return measure(run, config=CONFIG, trial=3, replicate=1, stats=stats, samples=(), is_gpu=is_gpu)
+def measured(run: TrialRun = RUN, *, stats: Any = STATS) -> Measurement:
+    watch = None if stats is None else Watch(stats, (), 0.2)
+    return measure(
+        run, config=CONFIG, trial=3, replicate=1, watch=watch, roof=Roof(PEAKS, "float32")
+    )
 
 
 def test_the_window_reaches_from_warm_to_the_last_block() -> None:
@@ -216,7 +230,6 @@ def test_a_trial_that_ended_before_its_window_has_no_throughput() -> None:
     assert (found.record.sps, found.record.window_s, found.record.device_util) == (None,) * 3
     # Requested at 100, ended at 110: what is left after compiling came to nothing.
     assert found.record.phases == {"start": 1.0, "compile": 4.0, "lost": 5.0}
-    assert found.facts == {"platform": "cpu", "num_actions": 3}
 
 
 def test_the_throughput_variance_is_that_of_all_timed_blocks() -> None:
@@ -230,11 +243,56 @@ def test_utilisation_names_its_source_and_is_no_gpu_figure_on_a_cpu() -> None:
     assert (record.device_util, record.util_source, record.gpu_util) == (75.0, "psutil", None)
 
 
-def test_gpu_util_is_filled_by_nvml_on_a_gpu() -> None:
-    nvml = replace(STATS, util_source="nvml", avg_temperature=60.0, power_w=300.0, energy_j=3000.0)
-    record = measured(stats=nvml, is_gpu=True).record
-    assert (record.device_util, record.gpu_util) == (75.0, 75.0)
+def test_a_gpu_tells_more_than_its_utilisation() -> None:
+    gpm = replace(
+        STATS,
+        util_source="gpm",
+        gpu_util=99.0,
+        sm_occupancy=20.0,
+        avg_temperature=60.0,
+        power_w=300.0,
+        energy_j=3000.0,
+        throttle_reasons=0x4,
+    )
+    record = measured(stats=gpm).record
+    assert (record.device_util, record.gpu_util, record.sm_occupancy) == (75.0, 99.0, 20.0)
     assert (record.avg_temperature, record.power_w, record.energy_j) == (60.0, 300.0, 3000.0)
+    # 3000 J over 5000 env-steps, the one that only timed included: 600,000 J a million.
+    assert record.joules_per_msteps == 600_000.0
+    # A power cap in software is recorded and disturbs nothing.
+    assert (record.throttle_reasons, record.contaminated) == (0x4, None)
+
+
+def test_what_bounds_a_trial_is_named() -> None:
+    # 5000 env-steps are 50 updates of 100, in 2 + 1 + 4 + 1 + 2 = 10 s of blocks: 0.2 s each.
+    record = measured().record
+    assert (record.flops_per_s, record.bytes_per_s) == (2.5e8, 5e7)
+    assert (record.compute_fraction, record.memory_fraction) == (0.25, 0.005)
+    assert record.launch_fraction == pytest.approx(0.005)
+    assert (record.host_fraction, record.bound) == (0.0, "compute")
+    assert record.monitor_percent == 0.2
+
+
+def test_energy_that_was_not_read_is_not_divided() -> None:
+    assert measured().record.joules_per_msteps is None
+
+
+def test_the_memory_error_is_predicted_over_measured() -> None:
+    # 1.5 GB predicted, 1.6 GB measured.
+    assert memory_error(measured().record) == pytest.approx(-0.0625)
+    assert memory_error(replace(measured().record, peak_memory_gb=None)) is None
+
+
+def test_what_a_block_held_and_the_probe_are_kept() -> None:
+    found = measured()
+    assert {(p.threads, p.held_bytes) for p in found.curve} == {(12, 300_000_000)}
+    assert found.record.probe == {"matmul_flops_per_s": 4e10, "copy_bytes_per_s": 1e10}
+    assert found.record.recompiles == 0
+
+
+def test_why_utilisation_is_unknown_is_kept() -> None:
+    silent = replace(STATS, util=None, util_reason="2 samples are too few")
+    assert measured(stats=silent).record.util_reason == "2 samples are too few"
 
 
 def test_a_quiet_machine_contaminates_nothing() -> None:
@@ -248,6 +306,7 @@ def test_a_quiet_machine_contaminates_nothing() -> None:
     [
         ({"steal_percent": 12.4}, "steal of 12 % of the host"),
         ({"other_cpu_percent": 35.0}, "load of other processes of 35 % of the host"),
+        ({"other_device_percent": 8.0}, "another process computed on 8 % of the device"),
         # Software thermal slowdown, with an idle bit that is no fault.
         ({"throttle_reasons": 0x21}, "slowed itself down (reasons 0x21)"),
     ],

@@ -1,4 +1,4 @@
-"""The questions that open a study: what is the device, what does chance return, what fits."""
+"""The questions that open a study: the device, its reach, what chance returns, what fits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_random
 from tuner.child.facts import device_facts, environment_facts, versions
 from tuner.child.memory import limit_bytes
+from tuner.child.peaks import measure_peaks
 from tuner.child.program import build, compile_training
 from tuner.protocol import FitRequest, RandomRequest
 
@@ -24,6 +25,11 @@ MARGIN = 1.1
 def probe(emit: Emit) -> None:
     """Say what the device is and which versions run."""
     emit("probed", **device_facts(jax.devices()[0]), versions=versions())
+
+
+def peaks(emit: Emit) -> None:
+    """Measure what the device reaches; the fields are those of `tuner.peaks.Peaks`."""
+    emit("peaks", **measure_peaks(jax.devices()[0]).as_json())
 
 
 def random_policy(request: RandomRequest, emit: Emit) -> None:

@@ -94,6 +94,20 @@ class PeakMemory:
         return Peak(None, "the allocator does not tell its peak")
 
 
+def held_bytes(device: jax.Device) -> int | None:
+    """Return what the process holds now: of the device's allocator, on a CPU resident memory."""
+    if device.platform == "cpu":
+        return _status_bytes("VmRSS")
+    stats = device.memory_stats()
+    return int(stats["bytes_in_use"]) if stats and "bytes_in_use" in stats else None
+
+
+def threads() -> int | None:
+    """Return how many threads this process has, None where the system does not tell."""
+    found = re.search(r"^Threads:\s+(\d+)", _status(), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def _reset_resident_peak() -> int | None:
     """Set the resident peak to the present resident size and return that, in bytes."""
     try:
@@ -105,9 +119,12 @@ def _reset_resident_peak() -> int | None:
 
 
 def _status_bytes(name: str) -> int | None:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB", _status(), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
+
+
+def _status() -> str:
+    try:
+        return Path("/proc/self/status").read_text()
+    except OSError:
+        return ""

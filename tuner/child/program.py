@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from envs.base import Environment
 from envs.registry import make
 from tuner.child.compiles import CompileCounter
+from tuner.child.cost import Cost, count
 from tuner.child.memory import predicted_bytes
 from tuner.ppo.train import PPO, make_ppo
 from tuner.ppo.types import Hyperparams, Metrics, PPOConfig
@@ -92,6 +93,7 @@ class Program:
     """The compiled training, with what compiling it took and what running it will take.
 
     `init(key)` makes a carry, `run(carry, num_updates)` is a block; `predicted_bytes` is its.
+    `cost` is the work in one update.
     """
 
     init: Callable[[jax.Array], Any]
@@ -100,25 +102,30 @@ class Program:
     compile_s: float
     cached: bool
     predicted_bytes: int | None
+    cost: Cost
 
 
 def compile_training(built: Built, counter: CompileCounter, platform: str) -> Program:
     """Compile from shapes alone: nothing is allocated on the device."""
     started = time.monotonic()
     key = jax.eval_shape(jax.random.key, 0)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
+    num_updates = jax.ShapeDtypeStruct((), jnp.int32)
     lowered_params = jax.jit(built.ppo.params_fn).lower(key)
     lowered_init = jax.jit(built.init).lower(key, lowered_params.out_info)
     block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
-    lowered = block.lower(lowered_init.out_info, count)
+    lowered = block.lower(lowered_init.out_info, num_updates)
     lowered_at, hits = time.monotonic(), counter.cache_hits
     compiled = lowered.compile()
     params_fn, init_fn = lowered_params.compile(), lowered_init.compile()
+    compiled_at = time.monotonic()
+    # Lowering the block has traced the update already, so that jax only looks it up here.
+    update = jax.make_jaxpr(built.ppo.update_fn)(lowered_init.out_info)
     return Program(
         init=lambda key: init_fn(key, params_fn(key)),
         run=compiled,
         lower_s=lowered_at - started,
-        compile_s=time.monotonic() - lowered_at,
+        compile_s=compiled_at - lowered_at,
         cached=counter.cache_hits - hits == len((compiled, params_fn, init_fn)),
         predicted_bytes=predicted_bytes(compiled, platform),
+        cost=count(update),
     )

@@ -20,8 +20,10 @@ from envs.names import parse
 from tuner.child import calibrate, trial
 from tuner.protocol import (
     FitRequest,
+    PeaksRequest,
     ProbeRequest,
     RandomRequest,
+    Request,
     TrainRequest,
     event,
     parse_request,
@@ -67,7 +69,7 @@ class Session:
                 sys.stdout.flush()
                 os._exit(0)  # the interpreter's own end would cost half a second for nothing
 
-    def _answer(self, request: TrainRequest | ProbeRequest | RandomRequest | FitRequest) -> None:
+    def _answer(self, request: Request) -> None:
         if not isinstance(request, ProbeRequest):
             _use_cache(request.cache_dir)
         match request:
@@ -75,6 +77,8 @@ class Session:
                 trial.train(request, self.emit, self._stop)
             case ProbeRequest():
                 calibrate.probe(self.emit)
+            case PeaksRequest():
+                calibrate.peaks(self.emit)
             case RandomRequest():
                 calibrate.random_policy(request, self.emit)
             case FitRequest():

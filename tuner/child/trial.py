@@ -20,7 +20,8 @@ from tuner.child import faults
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.facts import device_facts, environment_facts
-from tuner.child.memory import PeakMemory, limit_bytes
+from tuner.child.memory import PeakMemory, held_bytes, limit_bytes, threads
+from tuner.child.peaks import probe
 from tuner.child.program import Built, Program, block_means, build, compile_training
 from tuner.protocol import TrainRequest
 from tuner.throughput import Block, is_wide, measure_throughput
@@ -49,6 +50,10 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
         cached=program.cached,
         predicted_bytes=program.predicted_bytes,
         limit_bytes=limit,
+        flops=program.cost.flops,
+        bytes=program.cost.bytes,
+        kernels=program.cost.kernels,
+        work_is_lower_bound=program.cost.is_lower_bound,
     )
     gate_is_off = faults.before_allocating(request.fault)
     predicted = program.predicted_bytes
@@ -75,32 +80,26 @@ def _train_and_evaluate(
 ) -> None:
     key = jax.random.key(request.seed)
     started = time.monotonic()
-    _sync(program.run(program.init(key), jnp.int32(1)))
+    block_means(_sync(program.run(program.init(key), jnp.int32(1)))[1])
     carry = _sync(program.init(key))
     initial_params = jax.tree.map(jnp.copy, carry.params)
     batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
     lengths = block_lengths(math.ceil(request.env_steps / batch_size))
     counts = {length: jnp.int32(length) for length in set(lengths)}
-    peak = PeakMemory(jax.devices()[0], carry)
+    device = jax.devices()[0]
+    peak = PeakMemory(device, carry)
     compiles = counter.compiles
     emit("warm", seconds=time.monotonic() - started)
 
     window = _Window(program, batch_size, emit, stop, request.fault)
-    for index, length in enumerate(lengths):
-        carry = window.block(carry, counts[length], length, last=index == len(lengths) - 1)
+    for length in lengths:
+        carry = window.block(carry, counts[length], length)
         if stop.is_set():
             emit("done", stopped=True)
             return
     trained_params = jax.tree.map(jnp.copy, carry.params)
     carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
-    reading = peak.read()
-    emit(
-        "measured",
-        peak_bytes=reading.bytes,
-        memory_source=reading.source,
-        recompiles=counter.compiles - compiles,
-        env_steps=batch_size * sum(lengths),
-    )
+    reading, recompiles = peak.read(), counter.compiles - compiles
     changed = any(
         bool(jnp.any(before != after))
         for before, after in zip(
@@ -108,6 +107,15 @@ def _train_and_evaluate(
         )
     )
     del carry
+    emit(
+        "measured",
+        peak_bytes=reading.bytes,
+        memory_source=reading.source,
+        recompiles=recompiles,
+        env_steps=batch_size * sum(lengths),
+        # Before the parent hears of the end: it then starts a spare, which takes whole cores.
+        probe=probe(device) if request.probe else None,
+    )
     returns = evaluate_policy(built, trained_params)
     emit("done", stopped=False, params_changed=changed, **returns)
 
@@ -124,6 +132,7 @@ class _Window:
         fault: str | None,
     ) -> None:
         self._program = program
+        self._device = jax.devices()[0]
         self._batch_size = batch_size
         self._emit = emit
         self._stop = stop
@@ -131,9 +140,7 @@ class _Window:
         self._env_steps = 0
         self._blocks: list[Block] = []
 
-    def block(
-        self, carry: Any, count: jax.Array, length: int, *, last: bool, learning: bool = True
-    ) -> Any:
+    def block(self, carry: Any, count: jax.Array, length: int, *, learning: bool = True) -> Any:
         """Run one block of `length` updates and send what it was."""
         started = time.perf_counter()
         carry, sums = _sync(self._program.run(carry, count))
@@ -149,7 +156,8 @@ class _Window:
             seconds=seconds,
             metrics=block_means(sums),
             learning=learning,
-            last=last,
+            threads=threads(),
+            held_bytes=held_bytes(self._device),
         )
         faults.after_block(self._fault, len(self._blocks) - 1)
         return carry
@@ -163,7 +171,7 @@ class _Window:
             and time.perf_counter() < deadline
             and not self._stop.is_set()
         ):
-            carry = self.block(carry, count, length, last=True, learning=False)
+            carry = self.block(carry, count, length, learning=False)
         return carry
 
 

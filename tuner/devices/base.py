@@ -25,7 +25,10 @@ class DeviceInfo:
 
     `name` is the whole name, never cut. `memory_bytes` is what the device has (for a CPU: what
     this process may use of it). `cpu` and `cores` (usable ones, see `cpu.usable_cores`) describe
-    the host, whatever the device. `power_limit_w` is the limit in force.
+    the host, whatever the device. `power_limit_w` is the limit in force. `is_mig` says that the
+    device is a part of a card; `uuid`, `name` and `memory_bytes` are then the part's,
+    `pci_bus_id` and `sm_clock_max_mhz` the card's. `no_util_reason` says why `DeviceSample.util`
+    will be absent, where that is known from the start.
     """
 
     kind: Literal["gpu", "cpu"]
@@ -38,6 +41,10 @@ class DeviceInfo:
     cores: float
     compute_capability: tuple[int, int] | None = None
     power_limit_w: float | None = None
+    pci_bus_id: str | None = None
+    sm_clock_max_mhz: float | None = None
+    is_mig: bool = False
+    no_util_reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
@@ -67,7 +74,7 @@ class Device(Protocol):
 
     @property
     def util_source(self) -> str:
-        """What `DeviceSample.util` comes from: "nvml", "psutil" or "replay"."""
+        """What `DeviceSample.util` comes from: "gpm", "nvml", "psutil", "replay" or "none"."""
 
     def info(self) -> DeviceInfo:
         """Return what the device is."""
@@ -95,3 +102,9 @@ class SharedDevice(Protocol):
 
     def users(self) -> tuple[DeviceUser, ...] | None:
         """Return the processes on the device, `None` where it does not tell."""
+
+    def memory_of_others_bytes(self) -> int | None:
+        """Return what others than the watched process hold of the device's memory.
+
+        `None` where the memory of a process, or whose it is, cannot be told.
+        """

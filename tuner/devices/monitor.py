@@ -48,6 +48,7 @@ class GPUMonitor:
         self._thread: threading.Thread | None = None
         self._pid: int | None = None
         self._failure: str | None = None
+        self._own_cpu_s = self._watched_s = 0.0
 
     @property
     def device(self) -> Device:
@@ -63,6 +64,13 @@ class GPUMonitor:
     def failure(self) -> str | None:
         """Why sampling ended before it was stopped; `None` when it did not."""
         return self._failure
+
+    @property
+    def own_percent(self) -> float | None:
+        """CPU time of the sampling thread as a share of the time that it watched, in percent."""
+        if self._watched_s <= 0:
+            return None
+        return 100 * self._own_cpu_s / self._watched_s
 
     @property
     def is_running(self) -> bool:
@@ -86,6 +94,7 @@ class GPUMonitor:
         self._pid = pid
         self._samples = []
         self._failure = None
+        self._own_cpu_s = self._watched_s = 0.0
         self._take()
         # Its own event, so that a thread that hung in the driver cannot come back to life.
         self._stopping = threading.Event()
@@ -159,11 +168,15 @@ class GPUMonitor:
         self.close()
 
     def _run(self, stopping: threading.Event) -> None:
-        due = time.monotonic() + self._interval
+        started = time.monotonic()
+        due = started + self._interval
         while self._failure is None and not stopping.wait(max(0.0, due - time.monotonic())):
             self._take()
             # A late sample shifts those after it instead of being followed by a burst.
             due = max(due + self._interval, time.monotonic())
+            if not stopping.is_set():
+                self._own_cpu_s = time.thread_time()
+                self._watched_s = time.monotonic() - started
 
     def _take(self) -> None:
         """Add a sample, or note why there can be no more; never raises."""

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU, read through NVML (the module `pynvml` of nvidia-ml-py).
+"""An NVIDIA GPU, or a MIG instance of one, read through NVML (`pynvml` of nvidia-ml-py).
 
 Apart from `cpu` because every call here may be refused by card, driver or permission on its own.
 The parent process reads it without opening the device for computing.
@@ -7,47 +7,56 @@ The parent process reads it without opening the device for computing.
 import time
 from typing import Any
 
-import psutil
-
 from storage.records import DeviceSample
 from tuner.devices.base import DeviceInfo, DeviceUnavailable, DeviceUser
 from tuner.devices.cpu import CpuDevice
+from tuner.devices.cuda import CudaDevice
+from tuner.devices.gpm import METRICS, GpmMetrics, GpmReader
+from tuner.devices.nvml_handle import NvmlHandle
+from tuner.devices.nvml_processes import DeviceProcesses
 
-FATAL = ("UNINITIALIZED", "DRIVER_NOT_LOADED", "GPU_IS_LOST", "RESET_REQUIRED", "GPU_NOT_FOUND")
-"""Errors after which nothing can be read any more; any other makes one reading absent."""
+WHOLE_CARD = "the card measures it for all its MIG instances together"
+"""Why a MIG instance has no power, energy or temperature of its own."""
 
 
 class NvmlDevice:
-    """One GPU by its NVML index, which counts every card in bus order.
+    """One GPU. What `util` means is fixed when it is opened, and told by `util_source`.
 
-    `util` is `nvmlDeviceGetUtilizationRates().gpu`: the share of the last 1/6 to 1 s in which any
-    kernel ran, a sign of life rather than of work. `memory_bytes` is NVML's "used", everyone's
-    together. `cpu_s`, `other_cpu_percent` and `steal_percent` describe the host, as `CpuDevice`.
+    "gpm": the share of multiprocessors that were busy since the sample before. "nvml":
+    `nvmlDeviceGetUtilizationRates().gpu`, the share of the last 1/6 to 1 s in which any kernel
+    ran, a sign of life rather than of work; `gpu_util` is always that one. `memory_bytes` is
+    NVML's "used", everyone's together. `cpu_s`, `other_cpu_percent` and `steal_percent` describe
+    the host, as `CpuDevice`. Of a MIG instance, clocks and throttle reasons are the card's.
     """
 
-    util_source = "nvml"
+    def __init__(self, which: int | CudaDevice = 0, *, util_source: str | None = None) -> None:
+        """Open a GPU.
 
-    def __init__(self, index: int = 0) -> None:
-        """Open GPU `index`.
+        Args:
+            which: what CUDA shows, or else NVML's index, which counts every card in bus order.
+            util_source: "gpm" or "nvml" to measure utilisation by nothing else, even if it does
+                not answer; `None` takes GPM if it answers, else NVML's figure.
 
         Raises:
             DeviceUnavailable: nvidia-ml-py or the driver is missing, or there is no such GPU.
         """
-        self._nvml = _initialised()
-        self._is_open = True
-        self._index = index
-        self._unavailable: dict[str, str] = {}
-        self._fatal = frozenset(getattr(self._nvml, f"NVML_ERROR_{name}") for name in FATAL)
-        self._last_seen_us = 0
-        self._watched: int | None = None
-        self._host = CpuDevice()
+        self._handle = NvmlHandle(which)
+        self._gpm: GpmReader | None = None
         try:
-            self._handle = self._open()
-            self._seen_before = frozenset(self._holders() or {})
-            self._info = self._describe()
+            self._host = CpuDevice()
+            self._processes = DeviceProcesses(self._handle, self._host)
+            self._gpm = self._open_gpm()
+            best = "nvml" if self._gpm is None else "gpm"
+            self._util_source = best if util_source is None else util_source
+            self._info = self._describe(which)
         except DeviceUnavailable:
             self.close()
             raise
+
+    @property
+    def util_source(self) -> str:
+        """What `util` comes from: "gpm" or "nvml", or what was asked for."""
+        return self._util_source
 
     def info(self) -> DeviceInfo:
         """Return the card's full name, memory, driver and limits, and its host."""
@@ -55,8 +64,8 @@ class NvmlDevice:
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Readings that were refused when last tried, by name, with NVML's reason."""
-        return dict(self._unavailable)
+        """Readings that were refused when last tried, by name, with the reason."""
+        return dict(self._handle.unavailable)
 
     def watch(self, pid: int | None) -> None:
         """Take process `pid` and its children as ours; `None`: this process.
@@ -64,9 +73,9 @@ class NvmlDevice:
         Processes on the device when nothing but this process is watched belong to others.
         """
         self._host.watch(pid)
-        self._watched = pid
-        if pid is None:
-            self._seen_before = frozenset(self._holders() or {})
+        self._processes.watch(pid)
+        if self._gpm is not None:
+            self._gpm.restart()
 
     def sample(self) -> DeviceSample:
         """Read every counter now.
@@ -75,19 +84,28 @@ class NvmlDevice:
             DeviceUnavailable: the GPU or its driver has gone.
         """
         host = self._host.sample()
-        rates = self._read("utilisation", ("nvmlDeviceGetUtilizationRates",))
+        metrics = GpmMetrics() if self._gpm is None else self._gpm.read()
+        t = time.monotonic()
+        gpu_util = self._read_gpu_util()
         memory = self._read_memory()
-        power = self._read("power", ("nvmlDeviceGetPowerUsage",))
-        energy = self._read("energy", ("nvmlDeviceGetTotalEnergyConsumption",))
+        clock = self._read_card("clocks", ("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM))
+        power, energy, temperature = self._read_whole_card()
         return DeviceSample(
-            t=time.monotonic(),
-            util=None if rates is None else float(rates.gpu),
+            t=t,
+            util={"gpm": metrics.sm_util, "nvml": gpu_util}.get(self._util_source),
             cpu_s=host.cpu_s,
             memory_bytes=None if memory is None else int(memory.used),
-            temperature_c=self._read_temperature(),
-            power_w=None if power is None else power / 1e3,
-            energy_j=None if energy is None else energy / 1e3,
-            throttle_reasons=self._read(
+            gpu_util=gpu_util,
+            sm_util=metrics.sm_util,
+            sm_occupancy=metrics.sm_occupancy,
+            tensor_util=metrics.tensor_util,
+            dram_util=metrics.dram_util,
+            sm_clock_mhz=None if clock is None else float(clock),
+            other_device_percent=self._processes.other_device_percent(),
+            temperature_c=temperature,
+            power_w=power,
+            energy_j=energy,
+            throttle_reasons=self._read_card(
                 "throttling",
                 ("nvmlDeviceGetCurrentClocksEventReasons",),
                 ("nvmlDeviceGetCurrentClocksThrottleReasons",),
@@ -99,167 +117,130 @@ class NvmlDevice:
     def users(self) -> tuple[DeviceUser, ...] | None:
         """Return the processes that hold the device, `None` where the driver does not tell.
 
-        A driver may give the host's numbers to a container. One that is not visible here, came
-        after the trial was started and is the only such is then the trial's own.
+        A driver may give the host's numbers to a container; see `DeviceProcesses`.
         """
-        holders = self._holders()
-        if holders is None:
-            return None
-        busy = self._read_sm_utils()
-        ours = self._ours(holders)
-        return tuple(
-            DeviceUser(
-                pid=pid,
-                name=_process_name(pid),
-                memory_bytes=memory,
-                sm_util=None if busy is None else busy.get(pid, 0.0),
-                is_ours=ours[pid],
-            )
-            for pid, memory in sorted(holders.items())
-        )
+        return self._processes.users()
 
     def memory_of_others_bytes(self) -> int | None:
         """Return what others hold: the memory in use less that of our own processes.
 
         `None` where the memory of a process, or whose it is, cannot be told.
         """
-        memory, users = self._read_memory(), self.users()
-        if memory is None or users is None or any(user.is_ours is None for user in users):
-            return None
-        ours = [user.memory_bytes for user in users if user.is_ours]
-        known = [held for held in ours if held is not None]
-        return max(0, int(memory.used) - sum(known)) if len(known) == len(ours) else None
+        memory = self._read_memory()
+        return None if memory is None else self._processes.memory_of_others_bytes(int(memory.used))
 
     def close(self) -> None:
-        """Shut NVML down for this device; safe to call twice."""
-        if self._is_open:
-            self._is_open = False
-            self._nvml.nvmlShutdown()
-
-    def _open(self) -> Any:
+        """Free GPM's samples and shut NVML down for this device; safe to call twice."""
         try:
-            return self._nvml.nvmlDeviceGetHandleByIndex(self._index)
-        except self._nvml.NVMLError as error:
-            raise DeviceUnavailable(
-                f"the device must be one of {self._nvml.nvmlDeviceGetCount()} GPUs counted from "
-                f"0, but got {self._index} ({error}); see nvidia-smi -L"
-            ) from error
+            if self._gpm is not None:
+                self._gpm.close()
+        finally:
+            self._handle.close()
 
-    def _describe(self) -> DeviceInfo:
+    @property
+    def _nvml(self) -> Any:
+        return self._handle.nvml
+
+    @property
+    def _is_mig(self) -> bool:
+        return self._handle.gpu_instance is not None
+
+    def _open_gpm(self) -> GpmReader | None:
+        try:
+            return GpmReader(self._handle)
+        except DeviceUnavailable as error:
+            refused = {what: str(error) for what, _ in METRICS.values()}
+            self._handle.unavailable.update(refused)
+            return None
+
+    def _describe(self, which: int | CudaDevice) -> DeviceInfo:
         host = self._host.info()
         memory = self._read_memory()
-        limit = self._read("power limit", ("nvmlDeviceGetEnforcedPowerLimit",))
+        pci = self._read_card("pci bus id", ("nvmlDeviceGetPciInfo",))
+        clock = self._read_card(
+            "max clock", ("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM)
+        )
+        limit = None
+        if not self._is_mig:
+            limit = self._read_card("power limit", ("nvmlDeviceGetEnforcedPowerLimit",))
         return DeviceInfo(
             kind="gpu",
-            name=self._read("name", ("nvmlDeviceGetName",)) or f"NVIDIA GPU {self._index}",
+            name=self._read_name() or _fallback_name(which),
             memory_bytes=None if memory is None else int(memory.total),
-            uuid=self._read("uuid", ("nvmlDeviceGetUUID",)),
-            driver=self._driver_version(),
+            uuid=self._handle.read("uuid", ("nvmlDeviceGetUUID", self._handle.device)),
+            driver=self._handle.read("driver", ("nvmlSystemGetDriverVersion",)),
             platform="cuda",
             cpu=host.cpu,
             cores=host.cores,
-            compute_capability=self._read(
+            compute_capability=self._read_card(
                 "compute capability", ("nvmlDeviceGetCudaComputeCapability",)
             ),
             power_limit_w=None if limit is None else limit / 1e3,
+            pci_bus_id=None if pci is None else str(pci.busId),
+            sm_clock_max_mhz=None if clock is None else float(clock),
+            is_mig=self._is_mig,
+            no_util_reason=self._no_util_reason(),
         )
 
-    def _read(self, reading: str, *calls: tuple[Any, ...]) -> Any | None:
-        """Return the first of `calls` (name, arguments…) that answers, `None` if none does."""
-        for name, *arguments in calls:
-            try:
-                value = getattr(self._nvml, name)(self._handle, *arguments)
-            except self._nvml.NVMLError as error:
-                if error.value in self._fatal:
-                    raise DeviceUnavailable(
-                        f"GPU {self._index} must answer, but got {error}; see dmesg for its fault"
-                    ) from error
-                self._unavailable[reading] = str(error)
-            else:
-                self._unavailable.pop(reading, None)
-                return value
-        return None
+    def _no_util_reason(self) -> str | None:
+        """Say why no sample will have a utilisation; `None` if one may."""
+        refused = self._handle.unavailable
+        if self._util_source == "gpm":
+            what, _ = METRICS["sm_util"]
+            return refused[what] if self._gpm is None else None
+        if self._util_source != "nvml":
+            return f'the source must be "gpm" or "nvml" on a GPU, but got "{self._util_source}"'
+        return None if self._read_gpu_util() is not None else refused["utilisation"]
 
-    def _driver_version(self) -> str | None:
-        try:
-            return str(self._nvml.nvmlSystemGetDriverVersion())
-        except self._nvml.NVMLError:
+    def _read_name(self) -> str | None:
+        """Return the whole name: a MIG instance's with the card's."""
+        name = self._handle.read("name", ("nvmlDeviceGetName", self._handle.device))
+        if not self._is_mig:
+            return None if name is None else str(name)
+        card = self._read_card("card name", ("nvmlDeviceGetName",))
+        if name is None or card is None or name.startswith(card):
+            return name or card
+        return f"{card} {name}"
+
+    def _read_card(self, reading: str, *calls: tuple[Any, ...]) -> Any | None:
+        """Read from the whole card; the handle goes before the other arguments of a call."""
+        card = self._handle.card
+        return self._handle.read(reading, *((name, card, *arguments) for name, *arguments in calls))
+
+    def _read_gpu_util(self) -> float | None:
+        if self._is_mig:
+            self._handle.unavailable["utilisation"] = "NVML has no utilisation of a MIG instance"
             return None
+        rates = self._read_card("utilisation", ("nvmlDeviceGetUtilizationRates",))
+        return None if rates is None else float(rates.gpu)
 
     def _read_memory(self) -> Any | None:
         """Return total and used bytes; version 2 leaves the driver's reserve out of "used"."""
         versions = (self._nvml.nvmlMemory_v2, None)
-        return self._read("memory", *(("nvmlDeviceGetMemoryInfo", v) for v in versions))
+        device = self._handle.device
+        calls = (("nvmlDeviceGetMemoryInfo", device, version) for version in versions)
+        return self._handle.read("memory", *calls)
 
-    def _read_temperature(self) -> float | None:
+    def _read_whole_card(self) -> tuple[float | None, float | None, float | None]:
+        """Return power (W), energy so far (J) and temperature (°C), all of the whole card."""
+        if self._is_mig:
+            for what in ("power", "energy", "temperature"):
+                self._handle.unavailable[what] = WHOLE_CARD
+            return None, None, None
         sensor = self._nvml.NVML_TEMPERATURE_GPU
-        celsius = self._read(
+        power = self._read_card("power", ("nvmlDeviceGetPowerUsage",))
+        energy = self._read_card("energy", ("nvmlDeviceGetTotalEnergyConsumption",))
+        celsius = self._read_card(
             "temperature",
             ("nvmlDeviceGetTemperatureV", sensor),
             ("nvmlDeviceGetTemperature", sensor),
         )
-        return None if celsius is None else float(celsius)
-
-    def _holders(self) -> dict[int, int | None] | None:
-        """Return the bytes held by each process on the device, `None` where it does not tell."""
-        # By version, for the names without one raise no NVMLError under an older driver.
-        compute, graphics = (
-            self._read(
-                f"{kind.lower()} processes",
-                (f"nvmlDeviceGet{kind}RunningProcesses_v3",),
-                (f"nvmlDeviceGet{kind}RunningProcesses_v2",),
-            )
-            for kind in ("Compute", "Graphics")
+        return (
+            None if power is None else power / 1e3,
+            None if energy is None else energy / 1e3,
+            None if celsius is None else float(celsius),
         )
-        if compute is None:
-            return None
-        return {process.pid: process.usedGpuMemory for process in [*(graphics or []), *compute]}
-
-    def _ours(self, holders: dict[int, int | None]) -> dict[int, bool | None]:
-        family = self._host.watched_pids()
-        ours: dict[int, bool | None] = {pid: pid in family for pid in holders}
-        if self._watched is not None and not any(ours.values()):
-            hidden = [p for p in holders if p not in self._seen_before and not psutil.pid_exists(p)]
-            ours.update(dict.fromkeys(hidden, True if len(hidden) == 1 else None))
-        return ours
-
-    def _read_sm_utils(self) -> dict[int, float] | None:
-        """Return the highest SM share of each process since the last call, in percent.
-
-        The driver lists only processes that computed, and finds nothing when none did.
-        """
-        nothing = (self._nvml.NVML_SUCCESS, self._nvml.NVML_ERROR_NOT_FOUND)
-        try:
-            samples = self._nvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_seen_us)
-        except self._nvml.NVMLError as error:
-            return {} if error.value in nothing else None
-        shares: dict[int, float] = {}
-        for sample in samples:
-            self._last_seen_us = max(self._last_seen_us, sample.timeStamp)
-            shares[sample.pid] = max(shares.get(sample.pid, 0.0), float(sample.smUtil))
-        return shares
 
 
-def _initialised() -> Any:
-    """Return `pynvml` with the driver's library loaded; imported only here, for few need it."""
-    try:
-        import pynvml
-    except ImportError as error:
-        raise DeviceUnavailable(
-            f"NVML must be importable to read a GPU, but got {error}; install nvidia-ml-py"
-        ) from error
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise DeviceUnavailable(
-            f"a GPU must have NVIDIA's driver to be read, but got {error}; "
-            "install the driver, or give this container access to it"
-        ) from error
-    return pynvml
-
-
-def _process_name(pid: int) -> str | None:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return None
+def _fallback_name(which: int | CudaDevice) -> str:
+    return f"NVIDIA GPU {which}" if isinstance(which, int) else which.name

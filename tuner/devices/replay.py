@@ -26,20 +26,29 @@ class RecordingEnded(EOFError):
 class ReplayDevice:
     """Plays samples in their order, one for each call, with the times they were recorded at."""
 
-    util_source = "replay"
-
-    def __init__(self, samples: Iterable[DeviceSample], info: DeviceInfo) -> None:
+    def __init__(
+        self, samples: Iterable[DeviceSample], info: DeviceInfo, *, util_source: str = "replay"
+    ) -> None:
+        """Play `samples` of a device; `util_source` is what their `util` came from, if known."""
         self._samples = iter(tuple(samples))
         self._info = info
+        self._util_source = util_source
 
     @classmethod
-    def from_file(cls, path: Path, info: DeviceInfo) -> "ReplayDevice":
+    def from_file(
+        cls, path: Path, info: DeviceInfo, *, util_source: str = "replay"
+    ) -> "ReplayDevice":
         """Play the samples of a file.
 
         Raises:
             UsageError: as `read_samples`.
         """
-        return cls(read_samples(path), info)
+        return cls(read_samples(path), info, util_source=util_source)
+
+    @property
+    def util_source(self) -> str:
+        """What `util` of the recorded samples came from."""
+        return self._util_source
 
     def info(self) -> DeviceInfo:
         """Return what the recorded device was."""

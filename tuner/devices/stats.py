@@ -23,7 +23,9 @@ class DeviceStats:
     """A device over one window; `None` where it was not measured.
 
     `util` is in percent of what `util_source` names, and `util_reason` says why it is absent.
-    `num_samples` lie inside the window. `sm_util`, `dram_util`, `avg_temperature` (°C) are means;
+    `num_samples` lie inside the window. `gpu_util`, `sm_clock_mhz`, `avg_temperature` (°C) are
+    means of the samples; `sm_util`, `sm_occupancy`, `tensor_util`, `dram_util` (percent, GPM) and
+    `other_device_percent`, the share of somebody else, are weighted by the time they describe.
     `power_w` is the rate of the energy counter where there is one, else a mean.
     `peak_memory_bytes` is the largest sample: the resident size on a CPU; on a GPU what NVML calls
     used, by everyone and with JAX's preallocated pool, so NOT the peak of the program.
@@ -35,8 +37,12 @@ class DeviceStats:
     util_reason: str | None
     util_source: str
     num_samples: int
+    gpu_util: float | None = None
     sm_util: float | None = None
+    sm_occupancy: float | None = None
+    tensor_util: float | None = None
     dram_util: float | None = None
+    sm_clock_mhz: float | None = None
     avg_temperature: float | None = None
     power_w: float | None = None
     energy_j: float | None = None
@@ -44,6 +50,7 @@ class DeviceStats:
     throttle_reasons: int | None = None
     steal_percent: float | None = None
     other_cpu_percent: float | None = None
+    other_device_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,12 @@ def reduce_window(
     """Reduce `samples`, in the order of their times, to what they say about `window`.
 
     On a CPU, `util` is the running total of CPU time between the window's edges, interpolated;
-    elsewhere the mean of the samples inside. Samples outside serve only to reach the edges.
+    under "gpm", where a sample describes the time since the one before, the mean weighted by that
+    time; elsewhere the mean of the samples inside. Samples outside serve only to reach the edges.
     `failure`, why sampling ended early, is named where it left too little to go by.
     """
     inside = [s for s in samples if window.start <= s.t <= window.end]
-    util, reason = _utilisation(samples, window, info)
+    util, reason = _utilisation(samples, window, info, util_source)
     if reason is not None and failure is not None:
         reason = f"{reason} ({failure})"
     energy_rate = _rate_of_total(samples, window, lambda s: s.energy_j)
@@ -91,8 +99,14 @@ def reduce_window(
         util_reason=reason,
         util_source=util_source,
         num_samples=len(inside),
-        sm_util=_mean(inside, lambda s: s.sm_util),
-        dram_util=_mean(inside, lambda s: s.dram_util),
+        gpu_util=_if_covered(window, *_mean_of_moments(samples, window, lambda s: s.gpu_util)),
+        sm_util=_if_covered(window, *_mean_of_rates(samples, window, lambda s: s.sm_util)),
+        sm_occupancy=_if_covered(
+            window, *_mean_of_rates(samples, window, lambda s: s.sm_occupancy)
+        ),
+        tensor_util=_if_covered(window, *_mean_of_rates(samples, window, lambda s: s.tensor_util)),
+        dram_util=_if_covered(window, *_mean_of_rates(samples, window, lambda s: s.dram_util)),
+        sm_clock_mhz=_mean(inside, lambda s: s.sm_clock_mhz),
         avg_temperature=_mean(inside, lambda s: s.temperature_c),
         power_w=power,
         energy_j=None if energy_rate is None else energy_rate * (window.end - window.start),
@@ -100,13 +114,14 @@ def reduce_window(
             (m for s in inside if (m := s.memory_bytes) is not None), default=None
         ),
         throttle_reasons=reduce(or_, throttle) if throttle else None,
-        steal_percent=_mean_of_rates(samples, window, lambda s: s.steal_percent),
-        other_cpu_percent=_mean_of_rates(samples, window, lambda s: s.other_cpu_percent),
+        steal_percent=_mean_of_rates(samples, window, lambda s: s.steal_percent)[0],
+        other_cpu_percent=_mean_of_rates(samples, window, lambda s: s.other_cpu_percent)[0],
+        other_device_percent=_mean_of_rates(samples, window, lambda s: s.other_device_percent)[0],
     )
 
 
 def _utilisation(
-    samples: Sequence[DeviceSample], window: Window, info: DeviceInfo
+    samples: Sequence[DeviceSample], window: Window, info: DeviceInfo, util_source: str
 ) -> tuple[float | None, str | None]:
     """Return the utilisation in percent, or `None` and the reason."""
     inside = [s for s in samples if window.start <= s.t <= window.end]
@@ -122,15 +137,16 @@ def _utilisation(
     known = [s for s in samples if s.util is not None]
     count = sum(window.start <= s.t <= window.end for s in known)
     if not known:
-        return None, "the device reports no utilisation"
-    covered = window.overlap(known[0].t, known[-1].t)
+        return None, info.no_util_reason or "the device reports no utilisation"
+    mean_of = _mean_of_rates if util_source == "gpm" else _mean_of_moments
+    mean, covered = mean_of(samples, window, lambda s: s.util)
     if count < MIN_SAMPLES or not window.is_covered_by(covered):
         return None, (
             f"readings must cover {MIN_COVERAGE:.0%} of the window, but got {count} over "
             f"{covered:.2f} of {window.end - window.start:.2f} s; keep the monitor running from "
             "before the window to after it"
         )
-    return _mean(inside, lambda s: s.util), None
+    return mean, None
 
 
 def _rate_of_total(samples: Sequence[DeviceSample], window: Window, total: Field) -> float | None:
@@ -155,12 +171,30 @@ def _mean(samples: Sequence[DeviceSample], value: Field) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _mean_of_rates(samples: Sequence[DeviceSample], window: Window, rate: Field) -> float | None:
-    """Return the mean of a field that describes the time since the sample before, by overlap."""
+def _mean_of_moments(
+    samples: Sequence[DeviceSample], window: Window, value: Field
+) -> tuple[float | None, float]:
+    """Return the mean of a field that describes its moment, and the seconds it stands for."""
+    known = [s for s in samples if value(s) is not None]
+    inside = [s for s in known if window.start <= s.t <= window.end]
+    return _mean(inside, value), window.overlap(known[0].t, known[-1].t) if known else 0.0
+
+
+def _mean_of_rates(
+    samples: Sequence[DeviceSample], window: Window, rate: Field
+) -> tuple[float | None, float]:
+    """Return the mean of a field that describes the time since the sample before, by overlap.
+
+    Also returns how many seconds of the window it covers.
+    """
     weighted = covered = 0.0
     for before, after in pairwise(samples):
         value, overlap = rate(after), window.overlap(before.t, after.t)
         if value is not None:
             weighted += value * overlap
             covered += overlap
-    return weighted / covered if covered > 0 else None
+    return (weighted / covered if covered > 0 else None), covered
+
+
+def _if_covered(window: Window, mean: float | None, covered: float) -> float | None:
+    return mean if window.is_covered_by(covered) else None

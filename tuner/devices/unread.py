@@ -15,17 +15,35 @@ class UnreadDevice:
 
     util_source = "none"
 
-    def __init__(self, name: str, *, platform: str) -> None:
-        """Name the device as jax does."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        platform: str,
+        reason: str | None = None,
+        uuid: str | None = None,
+        pci_bus_id: str | None = None,
+    ) -> None:
+        """Name the device as jax or its driver does, and why it is not read.
+
+        Args:
+            name: the whole name.
+            platform: jax's name of the platform, such as "cuda" or "rocm".
+            reason: why nothing can be read; by default, that only NVIDIA's devices are.
+            uuid: what tells it from others of its kind, where known.
+            pci_bus_id: where it sits, where known.
+        """
         self._info = DeviceInfo(
             kind="gpu",
             name=name,
             memory_bytes=None,
-            uuid=None,
+            uuid=uuid,
             driver=None,
             platform=platform,
             cpu=cpu_model(),
             cores=usable_cores(),
+            pci_bus_id=pci_bus_id,
+            no_util_reason=reason or f"no counters are read under {platform}",
         )
 
     def info(self) -> DeviceInfo:

@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from storage.profile_files import read
+from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.errors import UsageError
 from tuner.lookup import find
+from tuner.measurement import memory_error
 from tuner.report.overview import number
 from tuner.report.reading import read_study
 
@@ -40,8 +42,8 @@ def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[
         ]
     log = study.config.folder(name) / "logs" / f"trial-{trial:04d}.log"
     return {
-        **records[0].as_dict(),
-        "replicates": [record.as_dict() for record in records[1:]],
+        **_with_error(records[0]),
+        "replicates": [_with_error(record) for record in records[1:]],
         "curve": curve,
         "log": str(log) if log.exists() else None,
     }
@@ -50,7 +52,7 @@ def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[
 def print_trial(document: Mapping[str, Any]) -> None:
     """Print every field of a trial that was measured, and how its training went."""
     console = Console(highlight=False)
-    hidden = ("curve", "replicates", "phases", "log")
+    hidden = ("curve", "replicates", "phases", "probe", "log")
     for key, value in document.items():
         if key not in hidden and value is not None:
             console.print(f"{key:<20} {_short(value)}", markup=False)
@@ -60,7 +62,8 @@ def print_trial(document: Mapping[str, Any]) -> None:
         console.print(
             f"{'measured again':<20} {replicate['status']}, "
             f"{number(replicate['sps'], ',.0f')} env-steps/s, "
-            f"score {number(replicate['final_score'], '.3f')}",
+            f"score {number(replicate['final_score'], '.3f')}"
+            + (f", {replicate['contaminated']}" if replicate["contaminated"] else ""),
             markup=False,
         )
     returns = [
@@ -108,6 +111,11 @@ def sparkline(values: list[float], width: int = 32) -> str:
     if high == low:
         return "▄" * len(picked)
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / (high - low))] for value in picked)
+
+
+def _with_error(record: TrialRecord) -> dict[str, Any]:
+    """Return a record's fields with what follows from them."""
+    return {**record.as_dict(), "memory_error": memory_error(record)}
 
 
 def _history_entry(path: Path) -> dict[str, Any]:

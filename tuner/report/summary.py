@@ -1,15 +1,18 @@
 """The end of a study on the terminal: what was found, the profiles, the table, where time went."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from rich.console import Console
 from rich.table import Table
 
 from storage.profile_files import read
 from storage.records import TrialRecord
+from tuner.contamination import is_noisy
 from tuner.profiles import PROFILE_NAMES
 from tuner.report.overview import front_of, number
 from tuner.report.reading import StudyReading, read_study
+from tuner.roofline import UNEXPLAINED, Roofline, busy_but_idle
 
 SHOWN = 12
 """Rows of the table of configs."""
@@ -39,9 +42,10 @@ def headline(study: StudyReading) -> str:
     quality = ""
     if best.quality_score is not None and baseline.quality_score is not None:
         quality = f" at quality {best.quality_score:.2f} (baseline {baseline.quality_score:.2f})"
+    limit = "" if best.bound in (None, UNEXPLAINED) else f"; bound by {best.bound}"
     return (
         f"{study.name} on {hardware}: best is {best.config}, {best.sps:,.0f} env-steps/s, "
-        f"{gain:.2f} × the baseline{quality}"
+        f"{gain:.2f} × the baseline{quality}{limit}"
     )
 
 
@@ -50,16 +54,24 @@ def reservations(study: StudyReading) -> list[str]:
     lines = []
     measured = [r for r in study.records if r.status == "success"]
     noisy = [r for r in measured if r.contaminated]
-    if measured and len(noisy) > len(measured) / 2:
+    if is_noisy(study.records):
         lines.append(
             f"noisy machine: {len(noisy)} of {len(measured)} measurements were disturbed "
-            f"({noisy[-1].contaminated})"
+            f"({noisy[-1].contaminated}); intervals are as wide as its measurements vary"
         )
+    lines += sorted(set(filter(None, map(idle_warning, measured))))[:1]
     if study.references is not None and study.references.quality_reason is not None:
         lines.append(f"quality was not judged: {study.references.quality_reason}")
     ended = study.facts.get("ended")
     lines.append(f"search ended: {ended['reason']}" if ended else "the search has not ended")
     return lines
+
+
+def idle_warning(record: TrialRecord) -> str | None:
+    """Return the warning for a trial that NVML calls busy and its work calls idle."""
+    roofline = Roofline(**{f.name: getattr(record, f.name) for f in fields(Roofline)})
+    warning = busy_but_idle(record.gpu_util, sm_util=record.sm_util, roofline=roofline)
+    return None if warning is None else f"trial {record.trial}: {warning}"
 
 
 def time_line(records: Sequence[TrialRecord]) -> str:

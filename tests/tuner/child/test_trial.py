@@ -24,6 +24,7 @@ from tests.tuner.trials import (
     workload,
 )
 from tuner.child.compiles import CompileCounter
+from tuner.child.cost import count
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.program import build, compile_training
 from tuner.child.trial import block_lengths
@@ -106,6 +107,15 @@ def test_the_window_holds_the_blocks_and_neither_compilation_nor_warm_up(
         assert block.data["seconds"] <= after - before
 
 
+def test_a_trial_tells_the_work_in_one_update(trained: TrialRun) -> None:
+    built = build(workload(), TINY)
+    carry = jax.eval_shape(built.init, jax.eval_shape(jax.random.key, 0))
+    expected = count(jax.make_jaxpr(built.ppo.update_fn)(carry))
+    compiled = first(trained, "compiled").data
+    told = [compiled[name] for name in ("flops", "bytes", "kernels", "work_is_lower_bound")]
+    assert told == [expected.flops, expected.bytes, expected.kernels, False]
+
+
 def test_blocks_end_at_a_quarter_a_half_and_three_quarters_of_the_updates(
     trained: TrialRun,
 ) -> None:
@@ -130,7 +140,8 @@ def test_only_the_blocks_of_the_budget_are_learning(trained: TrialRun) -> None:
     blocks = trained.blocks()
     learning = [block.data["learning"] for block in blocks]
     assert learning == [True] * 32 + [False] * (len(blocks) - 32)
-    assert [block.data["last"] for block in blocks] == [False] * 31 + [True] * (len(blocks) - 31)
+    assert all(block.data["threads"] > 1 for block in blocks)
+    assert all(block.data["held_bytes"] > 10_000_000 for block in blocks)
     assert first(trained, "measured").data["env_steps"] == 64 * BATCH
 
 

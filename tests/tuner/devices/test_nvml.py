@@ -1,132 +1,67 @@
-"""NVML without a card: its absence is real here, its answers are played by the functions below.
+"""NVML's readings, through the real binding against a stub of the driver's library."""
 
-The errors, structures and constants are those of `pynvml` itself.
-"""
-
-import ctypes
-import os
 import subprocess
 import sys
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+import time
+from contextlib import closing
 
 import pynvml
 import pytest
 
+from storage.records import DeviceSample
+from tests.tuner.devices.conftest import OpenNvml
+from tests.tuner.devices.driver import MIG_UUIDS, NAME, UUIDS, Driver
 from tuner.devices.base import SLOWDOWN_REASONS, DeviceUnavailable, SharedDevice
-from tuner.devices.detect import open_device
+from tuner.devices.cuda import CudaDevice, visible_devices
+from tuner.devices.monitor import GPUMonitor
 from tuner.devices.nvml import NvmlDevice
+from tuner.devices.stats import Window, reduce_window
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
-REFUSABLE = {
-    "nvmlDeviceGetUtilizationRates": "utilisation",
-    "nvmlDeviceGetMemoryInfo": "memory",
-    "nvmlDeviceGetTotalEnergyConsumption": "energy",
-    "nvmlDeviceGetPowerUsage": "power",
-    "nvmlDeviceGetTemperatureV": "temperature",
-    "nvmlDeviceGetTemperature": "temperature",
-    "nvmlDeviceGetCurrentClocksEventReasons": "throttling",
-    "nvmlDeviceGetCurrentClocksThrottleReasons": "throttling",
+FUNCTION_NOT_FOUND = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+READINGS = {
+    "utilisation": ("gpu_util", ["nvmlDeviceGetUtilizationRates"]),
+    "memory": ("memory_bytes", ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"]),
+    "energy": ("energy_j", ["nvmlDeviceGetTotalEnergyConsumption"]),
+    "power": ("power_w", ["nvmlDeviceGetPowerUsage"]),
+    "temperature": ("temperature_c", ["nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV"]),
+    "clocks": ("sm_clock_mhz", ["nvmlDeviceGetClockInfo"]),
+    "throttling": (
+        "throttle_reasons",
+        [f"nvmlDeviceGetCurrentClocks{what}Reasons" for what in ("Event", "Throttle")],
+    ),
+    "compute processes": (
+        "other_device_percent",
+        [f"nvmlDeviceGetComputeRunningProcesses_{version}" for version in ("v2", "v3")],
+    ),
 }
-HIDDEN_PID, OTHER_HIDDEN_PID = 2**22 + 1, 2**22 + 2
-"""Larger than any number that Linux gives a process, as a host's number may be in a container."""
+"""By reading: the field that it fills and every call that can fill it."""
+WITHOUT_GPM = {"sm activity", "sm occupancy", "tensor activity", "dram bandwidth", "mapping"}
+"""What the card of these tests does not have, and what an index cannot tell."""
 
 
-def driver_is_present() -> bool:
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return False
-    return True
+def shown(uuid: str, *, pci_bus_id: str = "0000:65:00.0") -> CudaDevice:
+    return CudaDevice(ordinal=0, uuid=uuid, pci_bus_id=pci_bus_id, name="as CUDA calls it")
 
 
-def refuse(code: int) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
-        raise pynvml.NVMLError(code)
-
-    return call
+def refused(device: NvmlDevice) -> set[str]:
+    return set(device.unavailable) - WITHOUT_GPM
 
 
-class Card:
-    """What the functions of `pynvml` answer in these tests."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self.compute: dict[int, int | None] = {}
-        self.graphics: dict[int, int | None] = {}
-        self.shutdowns = 0
-        memory = pynvml.c_nvmlMemory_v2_t()
-        memory.total, memory.used, memory.reserved = 85_520_809_984, 5_000_000_000, 600_000_000
-        rates = pynvml.c_nvmlUtilization_t()
-        rates.gpu, rates.memory = 97, 40
-        answers: dict[str, Any] = {
-            "nvmlInit": None,
-            "nvmlSystemGetDriverVersion": "570.124.06",
-            "nvmlDeviceGetCount": 1,
-            "nvmlDeviceGetName": "NVIDIA H100 80GB HBM3",
-            "nvmlDeviceGetUUID": "GPU-8f6b",
-            "nvmlDeviceGetCudaComputeCapability": (9, 0),
-            "nvmlDeviceGetEnforcedPowerLimit": 700_000,
-            "nvmlDeviceGetUtilizationRates": rates,
-            "nvmlDeviceGetMemoryInfo": memory,
-            "nvmlDeviceGetPowerUsage": 350_500,
-            "nvmlDeviceGetTotalEnergyConsumption": 123_456_789,
-            "nvmlDeviceGetTemperatureV": 61,
-            "nvmlDeviceGetTemperature": 62,
-            "nvmlDeviceGetCurrentClocksEventReasons": 0x44,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4,
-        }
-        for name, answer in answers.items():
-            self.answer(name, lambda *_, value=answer: value)
-        self.answer("nvmlShutdown", self._shutdown)
-        self.answer("nvmlDeviceGetHandleByIndex", self._handle)
-        for version in ("v2", "v3"):
-            for kind in ("Compute", "Graphics"):
-                held = self.compute if kind == "Compute" else self.graphics
-                self.answer(
-                    f"nvmlDeviceGet{kind}RunningProcesses_{version}",
-                    lambda _, held=held: [
-                        SimpleNamespace(pid=pid, usedGpuMemory=memory)
-                        for pid, memory in held.items()
-                    ],
-                )
-        self.refuse("nvmlDeviceGetProcessUtilization", pynvml.NVML_ERROR_NOT_FOUND)
-
-    def answer(self, name: str, call: Callable[..., Any]) -> None:
-        self._monkeypatch.setattr(pynvml, name, call)
-
-    def refuse(self, name: str, code: int = NOT_SUPPORTED) -> None:
-        self.answer(name, refuse(code))
-
-    def _handle(self, index: int) -> int:
-        if index != 0:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return index
-
-    def _shutdown(self) -> None:
-        self.shutdowns += 1
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
-    return Card(monkeypatch)
-
-
-@pytest.mark.skipif(driver_is_present(), reason="needs a machine without NVIDIA's driver")
-def test_without_a_driver_the_reason_is_told() -> None:
-    with pytest.raises(DeviceUnavailable, match=r"driver .* NVML Shared Library Not Found"):
-        NvmlDevice()
-    assert open_device().util_source == "psutil"
+def machine_fields(sample: DeviceSample) -> dict[str, object]:
+    return {name: getattr(sample, name) for name, _ in READINGS.values()}
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not driver_is_present(), reason="needs NVIDIA's driver")
 def test_a_real_card_tells_who_it_is() -> None:
-    device = NvmlDevice()
-    assert device.info().name.startswith("NVIDIA")
-    assert device.sample().memory_bytes is not None
-    device.close()
+    try:
+        first = visible_devices()[0]
+    except DeviceUnavailable as error:
+        pytest.skip(f"needs an NVIDIA GPU: {error}")
+    with closing(NvmlDevice(first)) as device:
+        assert device.info().name.startswith("NVIDIA")
+        assert device.info().uuid == first.uuid
+        assert device.sample().memory_bytes is not None
 
 
 def test_pynvml_is_imported_only_when_a_gpu_is_opened() -> None:
@@ -135,32 +70,51 @@ def test_pynvml_is_imported_only_when_a_gpu_is_opened() -> None:
     assert out.stdout == "False\n"
 
 
-def test_a_card_says_what_it_is(card: Card) -> None:
-    device = NvmlDevice()
+def test_without_a_driver_the_reason_is_told(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNER_TEST_DRIVER")
+    with pytest.raises(DeviceUnavailable, match=r"driver .* NVML Shared Library Not Found"):
+        NvmlDevice()
+
+
+def test_a_card_says_what_it_is(open_nvml: OpenNvml) -> None:
+    device = open_nvml(shown(f"GPU-{UUIDS[0]}"))
     info = device.info()
-    assert (info.kind, info.platform) == ("gpu", "cuda")
-    assert info.name == "NVIDIA H100 80GB HBM3"
-    assert (info.uuid, info.driver) == ("GPU-8f6b", "570.124.06")
+    assert (info.kind, info.platform, info.is_mig) == ("gpu", "cuda", False)
+    assert info.name == NAME
+    assert (info.uuid, info.driver) == (f"GPU-{UUIDS[0]}", "570.124.06")
+    assert info.pci_bus_id == "00000000:65:00.0"
     assert info.memory_bytes == 85_520_809_984
     assert info.compute_capability == (9, 0)
-    assert info.power_limit_w == 700.0
+    assert (info.power_limit_w, info.sm_clock_max_mhz) == (700.0, 1980.0)
+    assert info.no_util_reason is None
     assert isinstance(device, SharedDevice)
+    assert "mapping" not in device.unavailable
 
 
-def test_readings_come_in_our_units(card: Card) -> None:
-    device = NvmlDevice()
+def test_a_long_name_is_never_cut(driver: Driver, open_nvml: OpenNvml) -> None:
+    name = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition, engineering sample"
+    driver.set_card(name=name)
+    assert open_nvml().info().name == name
+
+
+def test_readings_come_in_our_units(open_nvml: OpenNvml) -> None:
+    device = open_nvml()
     sample = device.sample()
-    assert sample.util == 97.0
+    assert (device.util_source, sample.util, sample.gpu_util) == ("nvml", 97.0, 97.0)
     assert sample.memory_bytes == 5_000_000_000
     assert sample.power_w == 350.5
     assert sample.energy_j == pytest.approx(123_456.789)
     assert sample.temperature_c == 61.0
-    # Power cap 0x4 is no fault; hardware thermal slowdown 0x40 is.
+    assert sample.sm_clock_mhz == 1755.0
     assert sample.throttle_reasons == 0x44
     assert sample.throttle_reasons & SLOWDOWN_REASONS == 0x40
-    assert (sample.sm_util, sample.dram_util) == (None, None)
+    assert sample.other_device_percent == 0.0
+    assert (sample.sm_util, sample.sm_occupancy) == (None, None)
+    assert (sample.tensor_util, sample.dram_util) == (None, None)
     assert sample.cpu_s is not None
-    assert device.unavailable == {}
+    assert set(device.unavailable) == WITHOUT_GPM
 
 
 @pytest.mark.parametrize(
@@ -168,144 +122,188 @@ def test_readings_come_in_our_units(card: Card) -> None:
     [
         NOT_SUPPORTED,
         pynvml.NVML_ERROR_NO_PERMISSION,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        FUNCTION_NOT_FOUND,
         pynvml.NVML_ERROR_UNKNOWN,
     ],
 )
-@pytest.mark.parametrize("reading", sorted(set(REFUSABLE.values())))
-def test_each_reading_may_be_refused_alone(card: Card, reading: str, code: int) -> None:
-    full = NvmlDevice().sample()
-    for name in (name for name, what in REFUSABLE.items() if what == reading):
-        card.refuse(name, code)
-    device = NvmlDevice()
+@pytest.mark.parametrize("reading", sorted(READINGS))
+def test_each_reading_may_be_refused_alone(
+    driver: Driver, open_nvml: OpenNvml, reading: str, code: int
+) -> None:
+    full = machine_fields(open_nvml().sample())
+    assert None not in full.values()
+    field, functions = READINGS[reading]
+    driver.fail(*functions, code=code)
+    device = open_nvml()
+    assert machine_fields(device.sample()) == full | {field: None}
+    assert refused(device) == {reading}
+    if reading == "utilisation":
+        assert device.info().no_util_reason == device.unavailable["utilisation"]
+
+
+def test_a_reading_that_comes_back_is_no_longer_refused(
+    driver: Driver, open_nvml: OpenNvml
+) -> None:
+    device = open_nvml()
+    driver.fail("nvmlDeviceGetPowerUsage", code=NOT_SUPPORTED)
+    assert device.sample().power_w is None
+    driver.fail("nvmlDeviceGetPowerUsage", code=0)
+    assert device.sample().power_w == 350.5
+    assert refused(device) == set()
+
+
+def test_older_drivers_answer_the_older_calls(driver: Driver, open_nvml: OpenNvml) -> None:
+    newer = ("TemperatureV", "CurrentClocksEventReasons", "ComputeRunningProcesses_v3")
+    driver.fail(*(f"nvmlDeviceGet{name}" for name in newer), code=FUNCTION_NOT_FOUND)
+    driver.fail("nvmlDeviceIsMigDeviceHandle", code=FUNCTION_NOT_FOUND)
+    driver.fail("nvmlDeviceGetMemoryInfo_v2", code=FUNCTION_NOT_FOUND)
+    device = open_nvml()
     sample = device.sample()
-
-    field = {
-        "utilisation": "util",
-        "memory": "memory_bytes",
-        "energy": "energy_j",
-        "power": "power_w",
-        "temperature": "temperature_c",
-        "throttling": "throttle_reasons",
-    }
-    for what, name in field.items():
-        expected = None if what == reading else getattr(full, name)
-        assert getattr(sample, name) == expected
-    assert list(device.unavailable) == [reading]
+    assert (sample.temperature_c, sample.throttle_reasons) == (61.0, 0x44)
+    # The first version counts the driver's own 0.6 GB as used.
+    assert sample.memory_bytes == 5_600_000_000
+    assert device.users() == ()
+    assert refused(device) == set()
 
 
-def test_older_drivers_answer_the_older_calls(card: Card) -> None:
-    for name in ("TemperatureV", "CurrentClocksEventReasons", "ComputeRunningProcesses_v3"):
-        card.refuse(f"nvmlDeviceGet{name}", pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-    card.compute[HIDDEN_PID] = 1
-    device = NvmlDevice()
-    sample = device.sample()
-    assert sample.temperature_c == 62.0
-    assert sample.throttle_reasons == 0x4
-    assert device.users() is not None
-    assert device.unavailable == {}
-
-
-def test_facts_of_the_card_may_be_refused(card: Card) -> None:
-    for name in ("Name", "UUID", "CudaComputeCapability", "EnforcedPowerLimit", "MemoryInfo"):
-        card.refuse(f"nvmlDeviceGet{name}")
-    card.refuse("nvmlSystemGetDriverVersion", pynvml.NVML_ERROR_UNKNOWN)
-    info = NvmlDevice().info()
+def test_facts_of_the_card_may_be_refused(driver: Driver, open_nvml: OpenNvml) -> None:
+    facts = ("Name", "UUID", "CudaComputeCapability", "EnforcedPowerLimit", "PciInfo_v3")
+    driver.fail(*(f"nvmlDeviceGet{name}" for name in facts), code=NOT_SUPPORTED)
+    driver.fail("nvmlDeviceGetMaxClockInfo", "nvmlSystemGetDriverVersion", code=NOT_SUPPORTED)
+    info = open_nvml().info()
     assert info.name == "NVIDIA GPU 0"
-    assert (info.uuid, info.driver, info.memory_bytes) == (None, None, None)
+    assert (info.uuid, info.driver, info.pci_bus_id) == (None, None, None)
     assert (info.compute_capability, info.power_limit_w) == (None, None)
+    assert info.sm_clock_max_mhz is None
+    driver.fail("nvmlDeviceGetHandleByUUID", code=NOT_SUPPORTED)
+    assert open_nvml(shown(f"GPU-{UUIDS[0]}")).info().name == "as CUDA calls it"
 
 
-def test_a_lost_card_is_an_error_not_a_missing_reading(card: Card) -> None:
-    device = NvmlDevice()
-    card.refuse("nvmlDeviceGetPowerUsage", pynvml.NVML_ERROR_GPU_IS_LOST)
+def test_a_lost_card_is_an_error_not_a_missing_reading(driver: Driver, open_nvml: OpenNvml) -> None:
+    device = open_nvml()
+    driver.set_card(lost=1)
     with pytest.raises(DeviceUnavailable, match="GPU 0 must answer, but got GPU is lost"):
         device.sample()
 
 
-def test_a_card_that_is_not_there(card: Card) -> None:
-    with pytest.raises(DeviceUnavailable, match="one of 1 GPUs counted from 0, but got 3"):
-        NvmlDevice(3)
-    assert card.shutdowns == 1
+def test_a_card_lost_in_mid_window_leaves_the_reason(driver: Driver, open_nvml: OpenNvml) -> None:
+    with GPUMonitor(interval=0.02, device=open_nvml()) as monitor:
+        start = time.monotonic()
+        _wait_for(monitor, samples=6)
+        driver.set_card(lost=1)
+        while monitor.failure is None:
+            time.sleep(0.01)
+        stats = monitor.get_stats(start, time.monotonic() + 10.0)
+    assert (stats.util, stats.gpu_util) == (None, None)
+    assert stats.util_reason is not None
+    assert "GPU 0 must answer, but got GPU is lost" in stats.util_reason
 
 
-def test_closing_twice_shuts_down_once(card: Card) -> None:
-    device = NvmlDevice()
+def test_energy_that_falls_back_is_made_up_from_the_rest(
+    driver: Driver, open_nvml: OpenNvml
+) -> None:
+    # 1 J from each sample to the next, but for the third interval, where the counter begins anew.
+    device, samples = open_nvml(), []
+    for millijoules in (7000, 8000, 9000, 0, 1000, 2000, 3000):
+        driver.set_card(energy_mj=millijoules)
+        samples.append(device.sample())
+        time.sleep(0.01)
+    window = Window(samples[0].t, samples[-1].t)
+    lost = samples[3].t - samples[2].t
+    stats = reduce_window(samples, window, info=device.info(), util_source="nvml")
+    # 5 J in the time that is known.
+    assert stats.power_w == pytest.approx(5.0 / (window.end - window.start - lost))
+
+
+def test_a_slow_driver_delays_the_sample_and_nothing_else(
+    driver: Driver, open_nvml: OpenNvml
+) -> None:
+    device = open_nvml()
+    driver.set({"slow.nvmlDeviceGetPowerUsage": 150})
+    started = time.monotonic()
+    sample = device.sample()
+    assert sample.power_w == 350.5
+    assert time.monotonic() - started >= 0.15
+    assert sample.t - started < 0.15
+
+
+def test_a_card_is_found_by_uuid_or_else_by_its_bus(driver: Driver, open_nvml: OpenNvml) -> None:
+    driver.add_card(name="the other")
+    assert open_nvml(shown(f"GPU-{UUIDS[1]}")).info().name == "the other"
+    assert open_nvml(shown(f"MIG-{UUIDS[1]}")).info().name == "the other"
+    by_bus = open_nvml(shown("GPU-unknown", pci_bus_id="0000:66:00.0"))
+    assert by_bus.info().uuid == f"GPU-{UUIDS[1]}"
+    with pytest.raises(DeviceUnavailable, match="must be found by NVML, but got Not Found"):
+        open_nvml(shown("GPU-unknown", pci_bus_id="0000:99:00.0"))
+
+
+def test_an_index_is_said_to_be_no_more_than_that(driver: Driver, open_nvml: OpenNvml) -> None:
+    driver.add_card()
+    device = open_nvml(1)
+    assert device.info().uuid == f"GPU-{UUIDS[1]}"
+    assert "NVML's index" in device.unavailable["mapping"]
+    with pytest.raises(DeviceUnavailable, match="one of 2 GPUs counted from 0, but got 3"):
+        open_nvml(3)
+
+
+def test_closing_twice_shuts_down_once(driver: Driver) -> None:
+    device, other = NvmlDevice(), NvmlDevice()
     device.close()
     device.close()
-    assert card.shutdowns == 1
+    assert driver.nvml.stubInitialised() == 1
+    other.close()
 
 
-def test_an_unwatched_process_belongs_to_others(card: Card) -> None:
-    card.compute[HIDDEN_PID] = 2_000_000_000
-    device = NvmlDevice()
-    card.compute[os.getpid()] = 1_000_000_000
-    device.watch(os.getpid())
-    users = device.users()
-    assert users is not None
-    assert [(user.pid, user.is_ours) for user in users] == [
-        (os.getpid(), True),
-        (HIDDEN_PID, False),
-    ]
-    assert users[0].name is not None
-    assert users[1].name is None
-    # 5 GB are in use, 1 GB of it ours.
-    assert device.memory_of_others_bytes() == 4_000_000_000
+def test_a_mig_instance_tells_what_is_its_own(driver: Driver, open_nvml: OpenNvml) -> None:
+    driver.divide()
+    device = open_nvml(shown(f"MIG-{MIG_UUIDS[1]}"))
+    info, sample = device.info(), device.sample()
+    assert (info.is_mig, info.uuid) == (True, f"MIG-{MIG_UUIDS[1]}")
+    assert info.name == f"{NAME} MIG 1g.10gb"
+    assert (info.memory_bytes, sample.memory_bytes) == (10_000_000_000, 2_000_000_000)
+    assert (info.pci_bus_id, info.compute_capability) == ("00000000:65:00.0", (9, 0))
+    # Clocks and what lowers them are the card's; its watts, joules and heat are everyone's.
+    assert (sample.sm_clock_mhz, sample.throttle_reasons) == (1755.0, 0x44)
+    assert (sample.power_w, sample.energy_j, sample.temperature_c) == (None, None, None)
+    assert (sample.util, sample.gpu_util, info.power_limit_w) == (None, None, None)
+    assert info.no_util_reason == "NVML has no utilisation of a MIG instance"
+    assert {"utilisation", "power", "energy", "temperature"} <= refused(device)
+    assert "all its MIG instances" in device.unavailable["power"]
 
 
-def test_a_hidden_process_that_came_after_the_start_is_ours(card: Card) -> None:
-    card.compute[HIDDEN_PID] = 2_000_000_000
-    device = NvmlDevice()
-    device.watch(os.getpid())
-    card.compute[OTHER_HIDDEN_PID] = 1_000_000_000
-    users = device.users()
-    assert users is not None
-    assert [user.is_ours for user in users] == [False, True]
+def test_a_mig_instance_of_a_bare_name_gets_the_card_s_too(
+    driver: Driver, open_nvml: OpenNvml
+) -> None:
+    driver.divide()
+    driver.set_card(0, 0, name="MIG 1g.10gb")
+    assert open_nvml(shown(f"MIG-{MIG_UUIDS[0]}")).info().name == f"{NAME} MIG 1g.10gb"
 
 
-def test_two_hidden_processes_cannot_be_told_apart(card: Card) -> None:
-    device = NvmlDevice()
-    device.watch(os.getpid())
-    card.compute |= {HIDDEN_PID: 1, OTHER_HIDDEN_PID: 1}
-    users = device.users()
-    assert users is not None
-    assert [user.is_ours for user in users] == [None, None]
-    assert device.memory_of_others_bytes() is None
+def test_a_divided_card_never_stands_for_its_instance(driver: Driver, open_nvml: OpenNvml) -> None:
+    driver.divide()
+    with pytest.raises(DeviceUnavailable, match="a MIG instance must be found by its UUID"):
+        open_nvml(shown("MIG-unknown"))
 
 
-def test_a_process_that_only_holds_memory_computes_nothing(card: Card) -> None:
-    card.compute[HIDDEN_PID] = None
-    card.graphics[OTHER_HIDDEN_PID] = 300
-    asked = []
-
-    def utilisation(_: int, since: int) -> list[SimpleNamespace]:
-        asked.append(since)
-        return [
-            SimpleNamespace(pid=HIDDEN_PID, smUtil=smutil, timeStamp=stamp)
-            for smutil, stamp in ((30, 1000), (70, 3000), (10, 2000))
-        ]
-
-    device = NvmlDevice()
-    card.answer("nvmlDeviceGetProcessUtilization", utilisation)
-    users = device.users()
-    device.users()
-    assert users is not None
-    assert [(u.pid, u.sm_util, u.memory_bytes) for u in users] == [
-        (HIDDEN_PID, 70.0, None),
-        (OTHER_HIDDEN_PID, 0.0, 300),
-    ]
-    assert asked == [0, 3000]
+def test_nvml_is_kept_for_a_study_that_began_with_it(open_nvml: OpenNvml) -> None:
+    device = open_nvml(util_source="nvml")
+    assert (device.util_source, device.sample().util) == ("nvml", 97.0)
 
 
-def test_a_driver_that_keeps_its_processes_to_itself(card: Card) -> None:
-    card.compute[HIDDEN_PID] = 1
-    card.refuse("nvmlDeviceGetProcessUtilization")
-    device = NvmlDevice()
-    users = device.users()
-    assert users is not None
-    assert users[0].sm_util is None
+@pytest.mark.parametrize("source", ["gpm", "psutil"])
+def test_a_source_that_is_not_there_is_never_replaced(open_nvml: OpenNvml, source: str) -> None:
+    device = open_nvml(util_source=source)
+    sample = device.sample()
+    assert (device.util_source, sample.util, sample.gpu_util) == (source, None, 97.0)
+    assert device.info().no_util_reason is not None
+    with GPUMonitor(interval=0.01, device=device) as monitor:
+        _wait_for(monitor, samples=4)
+        stats = monitor.get_stats()
+    assert (stats.util, stats.util_source) == (None, source)
+    assert stats.util_reason == device.info().no_util_reason
+    assert stats.gpu_util == pytest.approx(97.0)
 
-    for version in ("v2", "v3"):
-        card.refuse(f"nvmlDeviceGetComputeRunningProcesses_{version}")
-    assert device.users() is None
-    assert device.memory_of_others_bytes() is None
+
+def _wait_for(monitor: GPUMonitor, *, samples: int) -> None:
+    while len(monitor.samples) < samples and monitor.failure is None:
+        time.sleep(0.005)

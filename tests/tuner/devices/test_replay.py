@@ -13,7 +13,17 @@ from tuner.errors import UsageError
 
 SAMPLES = (
     DeviceSample(t=1.0, util=50.0, memory_bytes=10**10),
-    DeviceSample(t=1.25, util=0.0, throttle_reasons=8, energy_j=2.5),
+    DeviceSample(
+        t=1.25,
+        util=0.0,
+        throttle_reasons=8,
+        energy_j=2.5,
+        gpu_util=99.0,
+        sm_occupancy=12.5,
+        tensor_util=0.0,
+        sm_clock_mhz=1755.0,
+        other_device_percent=3.0,
+    ),
 )
 
 
@@ -21,6 +31,8 @@ def test_samples_come_in_order_and_then_end() -> None:
     device = ReplayDevice(SAMPLES, GPU)
     device.watch(1)
     assert device.info() is GPU
+    assert device.util_source == "replay"
+    assert ReplayDevice(SAMPLES, GPU, util_source="gpm").util_source == "gpm"
     assert (device.sample(), device.sample()) == SAMPLES
     with pytest.raises(RecordingEnded, match="no more samples"):
         device.sample()
@@ -37,7 +49,10 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_csv_with_empty_cells(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     path.write_text(
-        "t,util,memory_bytes,throttle_reasons,energy_j\n1.0,50,10000000000,,\n1.25,0,,8,2.5\n"
+        "t,util,memory_bytes,throttle_reasons,energy_j,gpu_util,sm_occupancy,tensor_util,"
+        "sm_clock_mhz,other_device_percent\n"
+        "1.0,50,10000000000,,,,,,,\n"
+        "1.25,0,,8,2.5,99,12.5,0,1755,3\n"
     )
     assert read_samples(path) == SAMPLES
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,8 +73,13 @@ def test_the_rest_of_the_fields_are_cut_to_the_window() -> None:
             t=float(t),
             memory_bytes=1000 - t,
             temperature_c=60.0 + t,
+            gpu_util=90.0 + t,
+            sm_clock_mhz=1000.0 * t,
             sm_util=10.0 * t,
+            sm_occupancy=4.0 * t,
+            tensor_util=2.0 * t,
             dram_util=5.0 * t,
+            other_device_percent=t,
             throttle_reasons=1 << t,
         )
         for t in range(6)
@@ -80,8 +87,14 @@ def test_the_rest_of_the_fields_are_cut_to_the_window() -> None:
     stats = reduce_gpu(samples, 1, 3)
     assert stats.peak_memory_bytes == 999
     assert stats.avg_temperature == pytest.approx(62.0)
-    assert stats.sm_util == pytest.approx(20.0)
-    assert stats.dram_util == pytest.approx(10.0)
+    assert stats.gpu_util == pytest.approx(92.0)
+    assert stats.sm_clock_mhz == pytest.approx(2000.0)
+    # These describe the second before them: of 1 to 3, the samples at 2 and 3 tell.
+    assert stats.sm_util == pytest.approx((20 + 30) / 2)
+    assert stats.sm_occupancy == pytest.approx((8 + 12) / 2)
+    assert stats.tensor_util == pytest.approx((4 + 6) / 2)
+    assert stats.dram_util == pytest.approx((10 + 15) / 2)
+    assert stats.other_device_percent == pytest.approx((2 + 3) / 2)
     assert stats.throttle_reasons == 0b1110
 
 
@@ -96,6 +109,40 @@ def test_host_load_is_weighted_by_the_time_it_describes() -> None:
     stats = reduce_cpu(samples, 0.5, 3.0)
     assert stats.other_cpu_percent == pytest.approx(34.0)
     assert stats.steal_percent == pytest.approx(4.0)
+
+
+def test_under_gpm_utilisation_is_weighted_by_the_time_it_describes() -> None:
+    # 90 % from 0 to 1, unknown to 1.1 (too soon after), 30 % to 2, 60 % to 4. The window 0.5 to 3
+    # holds 0.5 s, 0.9 s and 1 s of them: (0.5·90 + 0.9·30 + 60) / 2.4 = 55.
+    samples = [
+        DeviceSample(t=0.0),
+        DeviceSample(t=1.0, util=90.0),
+        DeviceSample(t=1.1),
+        DeviceSample(t=2.0, util=30.0),
+        DeviceSample(t=2.5, util=60.0),
+        DeviceSample(t=4.0, util=60.0),
+    ]
+    stats = reduce_window(samples, Window(0.5, 3.0), info=GPU, util_source="gpm")
+    assert stats.util == pytest.approx(55.0)
+    # 0.1 of 2.5 s is unknown; of a window where 0.1 of 0.3 s is, nothing is said.
+    stats = reduce_window(samples, Window(0.95, 1.25), info=GPU, util_source="gpm")
+    assert (stats.util, stats.sm_util) == (None, None)
+
+
+def test_figures_of_a_small_part_do_not_stand_for_the_window() -> None:
+    samples = [
+        DeviceSample(t=float(t), gpu_util=50.0, sm_util=50.0, dram_util=5.0) for t in range(4)
+    ]
+    stats = reduce_gpu([*samples, DeviceSample(t=10.0)], 0, 10)
+    assert (stats.gpu_util, stats.sm_util, stats.dram_util) == (None, None, None)
+
+
+def test_why_there_can_be_no_utilisation_is_told() -> None:
+    info = replace(GPU, no_util_reason="GPM must answer, but got Not Supported")
+    samples = [DeviceSample(t=float(t), gpu_util=50.0) for t in range(6)]
+    stats = reduce_window(samples, Window(0, 5), info=info, util_source="gpm")
+    assert (stats.util, stats.util_reason) == (None, info.no_util_reason)
+    assert (stats.util_source, stats.gpu_util) == ("gpm", 50.0)
 
 
 def test_too_few_samples_say_so() -> None:
@@ -159,3 +206,23 @@ def test_the_totals_of_two_adjacent_windows_add_up(
     whole = reduce_gpu(samples, start, end).energy_j
     # An empty window has no energy to tell.
     assert sum(part or 0.0 for part in parts) == pytest.approx(whole or 0.0, abs=1e-9)
+
+
+@given(
+    rates=st.lists(st.none() | st.floats(0.0, 100.0), min_size=2, max_size=20),
+    cut=st.floats(0.0, 1.0),
+)
+def test_a_mean_of_rates_lies_between_those_of_two_adjacent_windows(
+    rates: list[float | None], cut: float
+) -> None:
+    samples = [DeviceSample(t=float(t), other_device_percent=r) for t, r in enumerate(rates)]
+    end = float(len(rates) - 1)
+    whole = reduce_gpu(samples, 0.0, end).other_device_percent
+    parts = [
+        reduce_gpu(samples, *window).other_device_percent
+        for window in ((0.0, cut * end), (cut * end, end))
+    ]
+    known = [part for part in parts if part is not None]
+    assert (whole is None) == (known == [])
+    if whole is not None:
+        assert min(known) - 1e-9 <= whole <= max(known) + 1e-9

@@ -1,0 +1,170 @@
+"""Which GPUs CUDA programs of this environment see, in CUDA's order, by the driver's own word.
+
+JAX names a device by its CUDA ordinal; what stands behind an ordinal depends on
+`CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER` and MIG, whose rules only the driver knows. It is asked
+in a process of its own, because `cuInit` ties a process to the device, and the parent of trials
+must stay free of it. Standard library only, for that process to start quickly.
+"""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuner.devices.base import DeviceUnavailable
+
+LIBRARY = "libcuda.so.1"
+ANSWER_S = 10.0
+"""How long the driver may take; `cuInit` on a machine of eight cards takes one to three seconds."""
+NAME_BYTES = 256
+BUS_ID_BYTES = 32
+
+
+class CudaMissing(DeviceUnavailable):
+    """There is no CUDA driver library here, so no program computes on a GPU through CUDA."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaDevice:
+    """One GPU, or one MIG instance of a card, as CUDA counts them.
+
+    `ordinal` is JAX's `local_hardware_id`. `uuid` is spelled as NVML does, "GPU-…" or "MIG-…";
+    `pci_bus_id` (domain:bus:device.function) is the card's.
+    """
+
+    ordinal: int
+    uuid: str
+    pci_bus_id: str
+    name: str
+
+
+def visible_devices(environ: Mapping[str, str] | None = None) -> tuple[CudaDevice, ...]:
+    """Return the devices that CUDA shows to a process with `environ`, by default this one's.
+
+    Source: `cuDeviceGetCount`, `cuDeviceGetUuid_v2` and `cuDeviceGetPCIBusId` of the CUDA driver
+    API, in a process of its own.
+
+    Raises:
+        CudaMissing: the driver's library is not there.
+        DeviceUnavailable: the driver shows no device, or does not answer; the message says why.
+    """
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "tuner.devices.cuda"],
+            env=dict(os.environ if environ is None else environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeviceUnavailable(
+            f"the CUDA driver must answer within {ANSWER_S:g} s, but gave no answer; "
+            "see whether nvidia-smi hangs too"
+        ) from None
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DeviceUnavailable(
+            f"the CUDA driver must tell its devices, but the question ended with "
+            f"{ended.returncode}: {last}; see whether nvidia-smi works"
+        )
+    answer = json.loads(ended.stdout)
+    if answer["missing"] is not None:
+        raise CudaMissing(
+            f"a GPU must have the CUDA driver to compute, but got {answer['missing']}; "
+            "install the driver, or give this container access to it"
+        )
+    if answer["fault"] is not None:
+        raise DeviceUnavailable(
+            f"the CUDA driver must show a device, but got {answer['fault']}; "
+            "see CUDA_VISIBLE_DEVICES and nvidia-smi -L"
+        )
+    return tuple(CudaDevice(**device) for device in answer["devices"])
+
+
+class _CudaError(Exception):
+    """A call of the driver that failed."""
+
+
+class _Driver:
+    """The few calls of libcuda that name devices."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call `name`; raises `_CudaError` where it fails or is not there."""
+        try:
+            code = getattr(self._library, name)(*arguments)
+        except AttributeError:
+            raise _CudaError(f"no {name} in {LIBRARY}") from None
+        if code:
+            raise _CudaError(f"{self._explain(code)} from {name}")
+
+    def count(self) -> int:
+        """Return how many devices there are."""
+        count = ctypes.c_int()
+        self.call("cuDeviceGetCount", ctypes.byref(count))
+        return count.value
+
+    def device(self, ordinal: int) -> CudaDevice:
+        """Return what identifies device `ordinal`."""
+        handle = ctypes.c_int()
+        self.call("cuDeviceGet", ctypes.byref(handle), ordinal)
+        name = ctypes.create_string_buffer(NAME_BYTES)
+        self.call("cuDeviceGetName", name, NAME_BYTES, handle)
+        bus_id = ctypes.create_string_buffer(BUS_ID_BYTES)
+        self.call("cuDeviceGetPCIBusId", bus_id, BUS_ID_BYTES, handle)
+        return CudaDevice(
+            ordinal=ordinal,
+            uuid=self._spelled_uuid(handle),
+            pci_bus_id=bus_id.value.decode(),
+            name=name.value.decode(),
+        )
+
+    def _spelled_uuid(self, handle: ctypes.c_int) -> str:
+        """Return the UUID with its prefix; only version 2 tells a MIG instance from its card."""
+        card = self._uuid("cuDeviceGetUuid", handle)
+        device = self._uuid("cuDeviceGetUuid_v2", handle) or card
+        if device is None:
+            raise _CudaError("no UUID from cuDeviceGetUuid_v2")
+        return f"GPU-{device}" if card in (device, None) else f"MIG-{device}"
+
+    def _uuid(self, call: str, handle: ctypes.c_int) -> uuid.UUID | None:
+        octets = (ctypes.c_ubyte * 16)()
+        try:
+            self.call(call, octets, handle)
+        except _CudaError:
+            return None
+        return uuid.UUID(bytes=bytes(octets))
+
+    def _explain(self, code: int) -> str:
+        text = ctypes.c_char_p()
+        known = self._library.cuGetErrorString(code, ctypes.byref(text)) == 0
+        return f"{text.value.decode()} ({code})" if known and text.value else f"error {code}"
+
+
+def _answer() -> dict[str, Any]:
+    """Return the devices, or why there are none, ready for JSON."""
+    answer: dict[str, Any] = {"devices": [], "missing": None, "fault": None}
+    try:
+        driver = _Driver(ctypes.CDLL(LIBRARY))
+        driver.call("cuInit", 0)
+        answer["devices"] = [asdict(driver.device(i)) for i in range(driver.count())]
+    except OSError as error:
+        answer["missing"] = str(error)
+    except _CudaError as error:
+        answer["fault"] = str(error)
+    else:
+        if not answer["devices"]:
+            answer["fault"] = "none"
+    return answer
+
+
+if __name__ == "__main__":
+    json.dump(_answer(), sys.stdout)

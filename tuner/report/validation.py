@@ -1,0 +1,27 @@
+"""What `tuner validate` found, on the terminal."""
+
+from rich.console import Console
+
+from tuner.report.overview import number
+from tuner.validate import EXIT_DRIFTED, EXIT_UNCLEAR, Validation
+
+MARKS = {"holds": "✓", "drifted": "✗", "unclear": "?", "unmeasured": "–"}
+CONCLUSIONS = {
+    0: "the profile holds",
+    EXIT_DRIFTED: "the profile no longer holds",
+    EXIT_UNCLEAR: "the machine is too noisy to tell",
+}
+
+
+def print_validation(found: Validation) -> None:
+    """Print each check with what was promised and what was measured, then the conclusion."""
+    console = Console(highlight=False)
+    for check in found.checks:
+        form = ",.0f" if (check.expected or 0.0) >= 100 else ".3g"
+        unit = f" {check.unit}" if check.unit else ""
+        console.print(
+            f"{MARKS[check.verdict]} {check.what}: {number(check.measured, form)}{unit}, "
+            f"promised {number(check.expected, form)}; {check.reason}",
+            markup=False,
+        )
+    console.print(f"\n{CONCLUSIONS[found.exit_code]}: {found.reason}", markup=False)

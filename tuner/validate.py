@@ -1,0 +1,212 @@
+"""Measure a profile's workload again, in fresh processes and for long, and say whether it holds.
+
+The measurements are trials on the bench like those of a study; what they mean is decided in
+`tuner.drift`. Nothing is written but logs.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.profile import Profile
+from storage.profile_files import read
+from storage.records import TrialRecord
+from tuner.bench import Bench, Order, Say
+from tuner.config import StudyConfig
+from tuner.contamination import is_noisy
+from tuner.drift import (
+    Check,
+    check_flat,
+    check_memory,
+    check_quality,
+    check_throughput,
+    check_utilisation,
+)
+from tuner.errors import Refused, UsageError
+from tuner.hardware import hardware_facts, open_bench, probe_device, refuse_other_hardware
+from tuner.interrupts import Interrupts
+from tuner.measurement import Measurement
+from tuner.outcome import Interrupted
+from tuner.protocol import RandomRequest, TrainRequest
+from tuner.quality import QualityReferences
+from tuner.references import assess
+from tuner.workload import config_of, hardware_config
+
+FRESH_PROCESSES = 3
+FIRST_SEED = 1000
+"""Far from the seeds of a study, whose best config owes something to them."""
+SOAK_S = 20.0
+SOAK_UPDATES = 150
+"""Updates that a soak should see; a known failure came after 130."""
+LONGEST_SOAK_S = 120.0
+
+EXIT_DRIFTED, EXIT_UNCLEAR = 6, 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """What was found: the checks, the records behind them, and what to leave the command with."""
+
+    profile: Profile
+    checks: tuple[Check, ...]
+    records: tuple[TrialRecord, ...]
+    failure: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if the profile holds, 6 if it has drifted, 9 if the machine is too noisy to tell."""
+        verdicts = {check.verdict for check in self.checks}
+        if self.failure is not None or "drifted" in verdicts:
+            return EXIT_DRIFTED
+        return EXIT_UNCLEAR if "unclear" in verdicts else 0
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        if self.failure is not None:
+            return self.failure
+        wanted = {EXIT_DRIFTED: "drifted", EXIT_UNCLEAR: "unclear"}.get(self.exit_code, "holds")
+        found = [f"{c.what}: {c.reason}" for c in self.checks if c.verdict == wanted]
+        return "; ".join(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the document of `tuner validate --json`."""
+        return {
+            "profile": self.profile.profile,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+            "noisy": is_noisy(self.records),
+            "checks": [check.as_dict() for check in self.checks],
+            "records": [record.as_dict() for record in self.records],
+        }
+
+
+def validate(path: Path, places: Mapping[str, object], *, tolerance: float, say: Say) -> Validation:
+    """Measure the workload of the profile at `path` again and judge it.
+
+    Args:
+        path: a profile file.
+        places: `runs_dir`, where the caches and logs are, and other settings of no workload.
+        tolerance: relative loss of what was promised that still counts as holding, in (0, 1).
+        say: tells the user a line.
+
+    Raises:
+        InvalidProfile: the file is no profile.
+        UsageError: it does not say what would have to be measured.
+        Refused: its hardware or workload is not the one at hand.
+        KeyboardInterrupt: the user stopped it.
+    """
+    profile = read(path)
+    _require_measured(profile, path)
+    config = config_of(profile, places)
+    logs = config.runs_dir / ".validate" / time.strftime("%Y%m%d-%H%M%S")
+    with (
+        Interrupts() as interrupts,
+        open_bench(config, logs, interrupts, say, util_source=profile.util_source) as bench,
+    ):
+        here = hardware_facts(bench, probe_device(bench))
+        refuse_other_hardware(profile.hardware, here, "a profile")
+        _refuse_other_environment(bench, config, profile)
+        return _measure_and_judge(bench, config, profile, tolerance, say)
+
+
+def order(
+    profile: Profile, config: StudyConfig, *, number: int, env_steps: int, seed: int
+) -> Order:
+    """Return the order for one measurement of a profile's config, with the probe beside it."""
+    hardware = hardware_config(profile)
+    request = TrainRequest(
+        workload=config.workload(),
+        hardware=hardware.as_dict(),
+        seed=seed,
+        env_steps=env_steps,
+        cache_dir=str(config.compilation_cache().resolve()),
+        reserve_bytes=config.reserve,
+        probe=True,
+    )
+    return Order(config=hardware, trial=0, replicate=number, request=request)
+
+
+def _measure_and_judge(
+    bench: Bench, config: StudyConfig, profile: Profile, tolerance: float, say: Say
+) -> Validation:
+    budget = int(profile.measured["env_steps"])
+    plans = [(budget, FIRST_SEED + number) for number in range(FRESH_PROCESSES)]
+    plans.append((_soak_env_steps(profile), FIRST_SEED + FRESH_PROCESSES))
+    measurements: list[Measurement] = []
+    for number, (env_steps, seed) in enumerate(plans):
+        kind = "soak" if number == FRESH_PROCESSES else f"measurement {number + 1}"
+        say(f"{kind} of {hardware_config(profile)}, {env_steps:,} env-steps")
+        wanted = order(profile, config, number=number, env_steps=env_steps, seed=seed)
+        measurement = bench.measure(wanted, on_block=lambda block: None)
+        record = measurement.record
+        if isinstance(measurement.outcome, Interrupted):
+            raise KeyboardInterrupt
+        measurements.append(measurement)
+        if record.status != "success":
+            return Validation(
+                profile=profile,
+                checks=(),
+                records=tuple(m.record for m in measurements),
+                failure=f"{kind} ended as {record.status}: {record.reason}",
+            )
+        say(f"  {record.sps:,.0f} env-steps/s" + (", disturbed" if record.contaminated else ""))
+    return _judge(profile, measurements, tolerance)
+
+
+def _judge(profile: Profile, measurements: list[Measurement], tolerance: float) -> Validation:
+    records = [measurement.record for measurement in measurements]
+    equal_budget = records[:FRESH_PROCESSES]
+    checks = [
+        check_throughput(profile, records, tolerance),
+        check_memory(profile, equal_budget, tolerance),
+        check_utilisation(profile, equal_budget, tolerance),
+        check_quality(profile, _scores(profile, measurements[:FRESH_PROCESSES]), tolerance),
+        *check_flat(measurements[-1].curve),
+    ]
+    return Validation(profile=profile, checks=tuple(checks), records=tuple(records))
+
+
+def _scores(profile: Profile, measurements: list[Measurement]) -> list[float]:
+    """Return the quality scores, judged against the references that the profile was judged by."""
+    stored = profile.measured.get("quality_references")
+    if not isinstance(stored, Mapping):
+        return []
+    references = QualityReferences(**stored)
+    found = [assess(m, references).get_diagnostics()["quality_score"] for m in measurements]
+    return [score for score in found if score is not None]
+
+
+def _soak_env_steps(profile: Profile) -> int:
+    """Return env-steps for 150 updates, but for at least 20 s and at most two minutes."""
+    rate = profile.expected_sps or 0.0
+    updates = SOAK_UPDATES * hardware_config(profile).batch_size
+    return int(min(max(updates, SOAK_S * rate), LONGEST_SOAK_S * rate))
+
+
+def _require_measured(profile: Profile, path: Path) -> None:
+    env_steps = profile.measured.get("env_steps")
+    if not profile.expected_sps or not isinstance(env_steps, int) or env_steps < 1:
+        raise UsageError(
+            f"a profile must hold expected_sps and measured.env_steps to be validated, but {path} "
+            "does not; export it anew with `tuner export`"
+        )
+
+
+def _refuse_other_environment(bench: Bench, config: StudyConfig, profile: Profile) -> None:
+    """Refuse an environment whose shapes have changed since the profile was measured."""
+    answer = bench.ask(
+        RandomRequest(
+            workload=config.workload(),
+            seeds=(),
+            cache_dir=str(config.compilation_cache().resolve()),
+        )
+    )
+    for key in ("obs_shape", "num_actions"):
+        if key in profile.workload and profile.workload[key] != answer.data[key]:
+            raise Refused(
+                f"the environment must have the {key} that was measured, "
+                f"{profile.workload[key]}, but got {answer.data[key]}; tune it anew"
+            )
