@@ -232,7 +232,7 @@ def dashboard(
 def doctor(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
     """Say what this machine is, and what can and cannot be measured on it."""
     from tuner.doctor import examine
-    from tuner.report.overview import print_doctor
+    from tuner.report.checkup import print_doctor
 
     found = examine(runs_dir)
     _print_json(found) if as_json else print_doctor(found)

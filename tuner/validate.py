@@ -4,6 +4,7 @@ The measurements are trials on the bench like those of a study; what they mean i
 `tuner.drift`. Nothing is written but logs.
 """
 
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,14 +133,16 @@ def order(
 def _measure_and_judge(
     bench: Bench, config: StudyConfig, profile: Profile, tolerance: float, say: Say
 ) -> Validation:
-    budget = int(profile.measured["env_steps"])
-    plans = [(budget, FIRST_SEED + number) for number in range(FRESH_PROCESSES)]
-    plans.append((_soak_env_steps(profile), FIRST_SEED + FRESH_PROCESSES))
     measurements: list[Measurement] = []
-    for number, (env_steps, seed) in enumerate(plans):
-        kind = "soak" if number == FRESH_PROCESSES else f"measurement {number + 1}"
+    budget = int(profile.measured["env_steps"])
+    for number in range(FRESH_PROCESSES + 1):
+        is_soak = number == FRESH_PROCESSES
+        kind = "soak" if is_soak else f"measurement {number + 1}"
+        env_steps = _soak_env_steps(profile, measurements) if is_soak else budget
         say(f"{kind} of {hardware_config(profile)}, {env_steps:,} env-steps")
-        wanted = order(profile, config, number=number, env_steps=env_steps, seed=seed)
+        wanted = order(
+            profile, config, number=number, env_steps=env_steps, seed=FIRST_SEED + number
+        )
         measurement = bench.measure(wanted, on_block=lambda block: None)
         record = measurement.record
         if isinstance(measurement.outcome, Interrupted):
@@ -179,9 +182,9 @@ def _scores(profile: Profile, measurements: list[Measurement]) -> list[float]:
     return [score for score in found if score is not None]
 
 
-def _soak_env_steps(profile: Profile) -> int:
+def _soak_env_steps(profile: Profile, measurements: list[Measurement]) -> int:
     """Return env-steps for 150 updates, but for at least 20 s and at most two minutes."""
-    rate = profile.expected_sps or 0.0
+    rate = statistics.fmean(m.record.sps or 0.0 for m in measurements)
     updates = SOAK_UPDATES * hardware_config(profile).batch_size
     return int(min(max(updates, SOAK_S * rate), LONGEST_SOAK_S * rate))
 

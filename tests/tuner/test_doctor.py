@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tuner.doctor import Row, examine, sections
+from tuner.doctor import examine
+from tuner.report.checkup import Row, sections
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,12 @@ def test_each_quantity_has_a_source_or_a_reason(here: dict[str, Any]) -> None:
         "power",
         "temperature",
         "throttling",
+        "clocks",
+        "process utilisation",
         "sm activity",
+        "sm occupancy",
+        "tensor activity",
+        "dram bandwidth",
     }
     assert all((q["source"] is None) != (q["reason"] is None) for q in quantities.values())
     assert quantities["utilisation"]["source"].startswith("psutil")
@@ -108,10 +114,12 @@ def test_what_could_not_be_found_out_is_no_warning(found: dict[str, Any]) -> Non
 
 def test_a_gpu_without_a_cuda_build_of_jax(found: dict[str, Any]) -> None:
     found["device"] |= {"kind": "gpu", "compute_capability": [9, 0], "power_limit_w": 700.0}
+    found["device"] |= {"pci_bus_id": "00000000:65:00.0", "sm_clock_max_mhz": 1980.0}
     found["versions"] |= {"jax-cuda12-plugin": None, "jax-cuda13-plugin": None}
     shown = rows(found)
     assert shown["compute capability"].value == "9.0"
     assert shown["power limit"].value == "700 W"
+    assert shown["highest clock"].value == "1980 MHz"
     assert not shown["JAX's CUDA plugin"].is_ok
     found["versions"]["jax-cuda12-plugin"] = "0.10.2"
     assert rows(found)["JAX's CUDA plugin"] == Row("JAX's CUDA plugin", "jax-cuda12-plugin 0.10.2")
@@ -134,7 +142,6 @@ def test_variables_that_spoil_a_measurement() -> None:
         "JAX_DISABLE_JIT": "1",
         "JAX_ENABLE_X64": "True",
         "JAX_DEBUG_NANS": "1",
-        "CUDA_VISIBLE_DEVICES": "1",
     }
     shown = rows(examine(environ=environ))
     for name, value in environ.items():

@@ -1,4 +1,4 @@
-"""Studies from afar: the list of them, one study's status, and what `tuner doctor` found.
+"""Studies from afar: the list of them, and one study's status.
 
 Each has a document (what `--json` prints, named in the contract) and a way to print it.
 """
@@ -82,20 +82,6 @@ def print_status(document: Mapping[str, Any]) -> None:
         console.print(f"search    ended: {ended['reason']}", markup=False)
         if ended["refusal"]:
             console.print(f"profiles  none: {ended['refusal']}", markup=False)
-
-
-def print_doctor(found: Mapping[str, Any]) -> None:
-    """Print what the doctor found, with a remedy where something is not as it should be."""
-    from tuner.doctor import sections
-
-    console = Console(highlight=False)
-    for section in sections(dict(found)):
-        console.print(f"\n[bold]{section.title}[/bold]")
-        for row in section.rows:
-            mark = " " if row.is_ok else "!"
-            console.print(f"{mark} {row.what}: {row.value or 'unknown'}", markup=False)
-            if row.remedy:
-                console.print(f"    {row.remedy}", markup=False)
 
 
 def front_of(study: StudyReading) -> list[int]:
