@@ -130,6 +130,8 @@ class Bench:
         """
         if self._asked is None:
             self._asked = self._launcher.take("calibration.log")
+        if isinstance(request, FitRequest):
+            request = replace(request, reserve_bytes=request.reserve_bytes + self._held_by_others())
         self._asked.send(request)
         return self._answer(self._asked, ANSWERS[request.kind])
 
@@ -149,6 +151,7 @@ class Bench:
         """
         self._end_questions()
         child = self._launcher.take(order.log_name)
+        reserve_bytes = order.request.reserve_bytes + self._held_by_others()
         monitor = None
         if self.sample_s is not None:
             monitor = GPUMonitor(interval=self.sample_s, device=self.device)
@@ -167,7 +170,7 @@ class Bench:
         try:
             run = run_trial(
                 child,
-                self._beside_others(order.request),
+                replace(order.request, reserve_bytes=reserve_bytes),
                 timeout_s=self._timeout_s,
                 interrupts=self.interrupts,
                 on_event=on_event,
@@ -188,13 +191,12 @@ class Bench:
             roof=Roof(self.peaks, order.request.workload.dtype),
         )
 
-    def _beside_others(self, request: TrainRequest) -> TrainRequest:
-        """Lower the gate of a trial by what others hold of the device's memory now."""
+    def _held_by_others(self) -> int:
+        """Return the device memory that is not ours to use, as far as the device tells."""
         if not isinstance(self.device, SharedDevice):
-            return request
-        self.device.watch(None)  # nothing of ours is on the device yet
-        held = self.device.memory_of_others_bytes() or 0
-        return replace(request, reserve_bytes=request.reserve_bytes + held)
+            return 0
+        self.device.watch(None)  # this process and all its children are ours
+        return self.device.memory_of_others_bytes() or 0
 
     def _answer(self, child: Child, name: str) -> Event:
         waited_s, step_s = 0.0, 0.5
