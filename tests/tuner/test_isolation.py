@@ -73,7 +73,8 @@ from tuner.protocol import parse_request
 child = Child(Path(sys.argv[1]), preload=None)
 child.send(parse_request(json.loads(sys.argv[2])))
 while (event := child.next_event(240)) is None or event.data.get("block") != 1:
-    pass
+    if child.has_ended:
+        sys.exit("the trial ended before its second block")
 print(child.pid, flush=True)
 time.sleep(600)
 """
