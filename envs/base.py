@@ -3,17 +3,78 @@
 Shape letters: `B` environments under `vmap`; every signature here is for one environment.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
+Action: TypeAlias = Int[Array, ""] | Float[Array, "*action_shape"]
+"""An int32 number of a discrete space, or a float32 array within the bounds of a box."""
+
 EnvParams: TypeAlias = Any
 """A pytree of arrays: what may differ between two calls without compiling anew."""
 
 EnvState: TypeAlias = Any
 """A pytree of arrays whose shapes and types are equal after `reset` and after `step`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discrete:
+    """Actions that are numbers from 0 to `num_actions` − 1; an action has shape [].
+
+    Raises:
+        ValueError: There is no action.
+    """
+
+    num_actions: int
+
+    def __post_init__(self) -> None:
+        if self.num_actions < 1:
+            raise ValueError(
+                f"num_actions must be at least 1, but got {self.num_actions}; offer an action"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Actions that are arrays of real numbers of `shape`, bounded one by one.
+
+    `low` and `high` hold one bound for every component, in row-major order.
+
+    Raises:
+        ValueError: A bound is missing, not finite or not below the other.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.low) == len(self.high) == self.num_components:
+            raise ValueError(
+                f"low and high must have {self.num_components} bounds each, one for every "
+                f"component of shape {self.shape}, but got {len(self.low)} and {len(self.high)}; "
+                "repeat a bound that they share"
+            )
+        if not all(
+            -math.inf < low < high < math.inf for low, high in zip(self.low, self.high, strict=True)
+        ):
+            raise ValueError(
+                f"bounds must be finite and low below high, but got {self.low} and {self.high}; "
+                "choose bounds that a good policy stays within"
+            )
+
+    @property
+    def num_components(self) -> int:
+        """Number of real numbers in one action."""
+        return math.prod(self.shape)
+
+
+ActionSpace: TypeAlias = Discrete | Box
 
 
 class Timestep(NamedTuple):
@@ -32,9 +93,11 @@ class Timestep(NamedTuple):
 
 
 class Environment(Protocol):
-    """A pure-JAX environment with discrete actions.
+    """A pure-JAX environment.
 
     Static sizes live in the object, which is immutable; everything that may vary is in `params`.
+    One of discrete actions may offer `action_mask(state, params) -> bool [num_actions]`, true where
+    an action is allowed, at least one of them in every state; see `action_mask_of`.
     """
 
     @property
@@ -42,8 +105,8 @@ class Environment(Protocol):
         """Shape of one observation."""
 
     @property
-    def num_actions(self) -> int:
-        """Number of discrete actions, numbered from 0."""
+    def action_space(self) -> ActionSpace:
+        """The actions that `step` takes."""
 
     @property
     def per_step_return(self) -> bool:
@@ -65,7 +128,7 @@ class Environment(Protocol):
         """Start an episode; the key is consumed."""
 
     def step(
-        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams
+        self, key: PRNGKeyArray, state: EnvState, action: Action, params: EnvParams
     ) -> Timestep:
         """Take one step without ever resetting; the key is consumed."""
 
@@ -74,6 +137,16 @@ class Environment(Protocol):
 
         Returns the state unchanged where there is no clock that may be moved freely.
         """
+
+
+def action_mask_of(
+    env: Environment,
+) -> Callable[[EnvState, EnvParams], Bool[Array, " actions"]] | None:
+    """Return the function that says which actions a state allows; None where all always are."""
+    action_mask: Callable[[EnvState, EnvParams], Bool[Array, " actions"]] | None = getattr(
+        env, "action_mask", None
+    )
+    return action_mask
 
 
 def strongly_typed(tree: Any) -> Any:

@@ -16,11 +16,22 @@ from typing import Any, ClassVar
 import gymnax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import spaces
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from envs import params as env_params
-from envs.base import EnvParams, EnvState, Timestep, strongly_typed
+from envs.base import (
+    Action,
+    ActionSpace,
+    Box,
+    Discrete,
+    EnvParams,
+    EnvState,
+    Timestep,
+    strongly_typed,
+)
+from envs.errors import InvalidEnvParam
 from envs.params import RawValue, Scalar, require
 
 DECLARED_BEST: dict[str, Callable[[Any], float]] = {
@@ -34,7 +45,7 @@ a ball caught and FourRooms 1 for the goal reached."""
 
 @dataclass(frozen=True, slots=True)
 class GymnaxEnv:
-    """One environment of gymnax with discrete actions.
+    """One environment of gymnax.
 
     An observation space of `n` discrete states becomes a one-hot vector of length `n`.
     `eval_steps` is the time limit of the parameters that it was made with.
@@ -43,7 +54,7 @@ class GymnaxEnv:
     inner: Any
     env_name: str
     obs_shape: tuple[int, ...]
-    num_actions: int
+    action_space: ActionSpace
     eval_steps: int
     num_states: int | None = None
     declared_best: float | None = None
@@ -65,7 +76,7 @@ class GymnaxEnv:
         return self._encode(obs), strongly_typed(state)
 
     def step(
-        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams
+        self, key: PRNGKeyArray, state: EnvState, action: Action, params: EnvParams
     ) -> Timestep:
         """Take one step of `step_env`; gymnax's `info` is dropped."""
         obs, state, reward, terminated, _ = self.inner.step_env(key, state, action, params)
@@ -92,7 +103,7 @@ def make_gymnax(name: str, given: Mapping[str, RawValue]) -> tuple[GymnaxEnv, En
     """Build an environment of gymnax from the user's parameters.
 
     Args:
-        name: A name in `envs.names.GYMNAX_DISCRETE`.
+        name: A name in `envs.names.GYMNAX_DISCRETE` or `GYMNAX_CONTINUOUS`.
         given: Any scalar field of the environment's `EnvParams`, and `best_return`.
 
     Returns:
@@ -112,18 +123,32 @@ def make_gymnax(name: str, given: Mapping[str, RawValue]) -> tuple[GymnaxEnv, En
         name,
         f"max_steps_in_episode must be at least 1, but got {limit}; leave it out",
     )
+    try:
+        action_space = _action_space(inner.action_space(params))
+    except ValueError as error:
+        raise InvalidEnvParam(f"{name}: {error}") from error
     space = inner.observation_space(params)
     num_states = int(space.n) if isinstance(space, spaces.Discrete) else None
     env = GymnaxEnv(
         inner=inner,
         env_name=name,
         obs_shape=tuple(space.shape) if num_states is None else (num_states,),
-        num_actions=int(inner.action_space(params).n),
+        action_space=action_space,
         eval_steps=limit,
         num_states=num_states,
         declared_best=None if best is None else float(best),
     )
     return env, strongly_typed(params)
+
+
+def _action_space(space: spaces.Discrete | spaces.Box) -> ActionSpace:
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    low, high = (
+        tuple(np.broadcast_to(np.asarray(bound), space.shape).ravel().tolist())
+        for bound in (space.low, space.high)
+    )
+    return Box(low, high, tuple(space.shape))
 
 
 def _scalar_kinds(defaults: Any) -> dict[str, type[Scalar]]:

@@ -48,12 +48,16 @@ GYMNAX_CONTINUOUS = frozenset(
         "Swimmer-misc",
     }
 )
-"""Environments of gymnax 1.0.1 whose actions are vectors of real numbers."""
+"""Environments of gymnax 1.0.1 whose actions are vectors of real numbers; they need nothing from
+the network either."""
 
 GYMNAX_DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments of gymnax 1.0.1 that download a data set when they are made."""
 
-ACCEPTED = (STRESS, *(GYMNAX_PREFIX + name for name in sorted(GYMNAX_DISCRETE)))
+GYMNAX = GYMNAX_DISCRETE | GYMNAX_CONTINUOUS
+"""Environments of gymnax 1.0.1 that can be trained here."""
+
+ACCEPTED = (STRESS, *(GYMNAX_PREFIX + name for name in sorted(GYMNAX)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +79,14 @@ def parse(spec: str) -> EnvName:
         The name, split into its kind and its name within that kind.
 
     Raises:
-        UnknownEnvironment: Nothing of that name exists, its actions are continuous, or it needs a
-            download.
+        UnknownEnvironment: Nothing of that name exists, or it needs a download.
     """
     if spec == STRESS:
         return EnvName("stress", STRESS, spec)
     if spec.startswith(GYMNAX_PREFIX):
         name = spec.removeprefix(GYMNAX_PREFIX)
-        if name in GYMNAX_DISCRETE:
+        if name in GYMNAX:
             return EnvName("gymnax", name, spec)
-        if name in GYMNAX_CONTINUOUS:
-            raise UnknownEnvironment(
-                f"the environment must have discrete actions, but got {spec}, whose actions are "
-                f"continuous; use one of {', '.join(ACCEPTED)}"
-            )
         if name in GYMNAX_DOWNLOADS:
             raise UnknownEnvironment(
                 f"the environment must be complete on this machine, but got {spec}, which "
@@ -102,6 +100,6 @@ def parse(spec: str) -> EnvName:
 def _suggestion(spec: str) -> str:
     """Return "; did you mean …?" for the accepted name nearest to `spec`, or nothing."""
     by_lower = {accepted.lower(): accepted for accepted in ACCEPTED}
-    by_lower |= {name.lower(): GYMNAX_PREFIX + name for name in GYMNAX_DISCRETE}
+    by_lower |= {name.lower(): GYMNAX_PREFIX + name for name in GYMNAX}
     nearest = difflib.get_close_matches(spec.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpy.typing import NDArray
 
 from envs import params as env_params
-from envs.base import Timestep
+from envs.base import Discrete, Timestep
 from envs.params import RawValue, Scalar, require
 
 NAME = "stress"
@@ -73,7 +73,7 @@ class Stress:
     seed: int = 0
     declared_best: float | None = None
 
-    num_actions: ClassVar[int] = 3
+    action_space: ClassVar[Discrete] = Discrete(num_actions=3)
     per_step_return: ClassVar[bool] = True
     eval_steps: ClassVar[int] = 2000
 

@@ -114,9 +114,9 @@ class CurvePoint:
     """Training metrics reduced over one timed block.
 
     `env_steps` counts from the start of the measuring window, `seconds` is this block's duration.
-    `learning` is false for blocks run only to narrow the throughput interval. `threads` of the
-    trial's process and the `held_bytes` of its device memory (on a CPU: its resident size) are
-    those at the end of the block.
+    `learning` is false for blocks run only to narrow the throughput interval. `threads` and
+    `resident_bytes` of the trial's process, and the `held_bytes` that its allocator has of an
+    accelerator's memory, are those at the end of the block.
     """
 
     block: int
@@ -126,6 +126,7 @@ class CurvePoint:
     learning: bool = True
     threads: int | None = None
     held_bytes: int | None = None
+    resident_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

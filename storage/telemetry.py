@@ -99,6 +99,18 @@ class Telemetry:
                 connection.execute(sa.delete(table).where(*_at(table, key)))
                 connection.execute(sa.insert(table).values({**key, **values}))
 
+    def discard(self, study: str, trial: int) -> None:
+        """Delete every measurement of a trial, in one transaction.
+
+        Raises:
+            StorageUnavailable: If that was not possible; nothing has changed then.
+        """
+        with faults_of(self.url), self._engine.begin() as connection:
+            for table in (RECORDS, CURVES, SAMPLES):
+                connection.execute(
+                    sa.delete(table).where(table.c.study == study, table.c.trial == trial)
+                )
+
     def records(self, study: str) -> list[TrialRecord]:
         """Return every record of a study, by trial and replicate.
 

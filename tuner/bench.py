@@ -88,6 +88,7 @@ class Bench:
         self.say = say
         self._lock = FileLock(_lock_path(device))
         self._asked: Child | None = None
+        self._held = 0
 
     def __enter__(self) -> "Bench":
         try:
@@ -129,11 +130,16 @@ class Bench:
             TunerError: the question could not be answered.
         """
         if self._asked is None:
+            self._held = self._held_by_others()
             self._asked = self._launcher.take("calibration.log")
         if isinstance(request, FitRequest):
-            request = replace(request, reserve_bytes=request.reserve_bytes + self._held_by_others())
+            request = replace(request, reserve_bytes=request.reserve_bytes + self._held)
         self._asked.send(request)
-        return self._answer(self._asked, ANSWERS[request.kind])
+        try:
+            return self._answer(self._asked, ANSWERS[request.kind])
+        except TunerError:
+            self._end_questions()  # whoever can do without the answer asks another child
+            raise
 
     def measure(
         self,
@@ -192,10 +198,14 @@ class Bench:
         )
 
     def _held_by_others(self) -> int:
-        """Return the device memory that is not ours to use, as far as the device tells."""
+        """Return the device memory that is not ours to use, as far as the device tells.
+
+        Asked only while no child of ours has the device open: in a container the driver may not
+        tell whose memory it is.
+        """
         if not isinstance(self.device, SharedDevice):
             return 0
-        self.device.watch(None)  # this process and all its children are ours
+        self.device.watch(None)
         return self.device.memory_of_others_bytes() or 0
 
     def _answer(self, child: Child, name: str) -> Event:

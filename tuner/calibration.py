@@ -6,8 +6,9 @@ score uses is decided here, once.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tuner.errors import NothingFeasible, UsageError
 from tuner.measurement import Measurement, last_quarter
@@ -59,11 +60,17 @@ def measure_chance(session: Session) -> Chance:
         random_return=statistics.fmean(returns),
         random_se=statistics.stdev(returns) / math.sqrt(len(returns)),
         best_return=answer["best_return"],
-        max_entropy=math.log(answer["num_actions"]) if answer["num_actions"] > 1 else None,
+        max_entropy=_max_entropy(answer),
     )
     return Chance(
         quality, answer["per_step_return"], tuple(answer["obs_shape"]), answer["num_actions"]
     )
+
+
+def _max_entropy(answer: Mapping[str, Any]) -> float | None:
+    """Return that of discrete actions in nats; a Gaussian is judged by its width instead."""
+    number = answer["num_actions"]
+    return math.log(number) if answer["action_space"] == "discrete" and number > 1 else None
 
 
 def budget_env_steps(session: Session) -> int:
@@ -162,11 +169,11 @@ def _replicates(session: Session, baseline: HardwareConfig, env_steps: int) -> l
     measurements: list[Measurement] = []
     for number in range(wanted):
         session.say(f"baseline {baseline}, measurement {number + 1} of {wanted}")
-        measurements.append(_replicate(session, baseline, len(measurements), env_steps))
+        measurements.append(_replicate(session, baseline, measurements, env_steps))
         record = measurements[-1].record
-        if session.repeats.wants(record):
+        if session.wants_repeat(record):
             session.say(f"  disturbed ({record.contaminated}): measured once more")
-            measurements.append(_replicate(session, baseline, len(measurements), env_steps))
+            measurements.append(_replicate(session, baseline, measurements, env_steps))
             session.repeats.saw(measurements[-1].record)
     return measurements
 
@@ -178,10 +185,16 @@ def _clean(measurements: Sequence[Measurement], at_least: int = 1) -> list[Measu
 
 
 def _replicate(
-    session: Session, baseline: HardwareConfig, replicate: int, env_steps: int
+    session: Session, baseline: HardwareConfig, before: Sequence[Measurement], env_steps: int
 ) -> Measurement:
+    """Measure the baseline once; from the last wanted replicate on, with the probe beside it."""
+    number = len(before)
     measurement = session.measure(
-        baseline, trial=0, replicate=replicate, env_steps=env_steps, probe=True
+        baseline,
+        trial=0,
+        replicate=number,
+        env_steps=env_steps,
+        probe=number >= session.config.baseline_replicates - 1,
     )
     if measurement.outcome.status == "success":
         return measurement

@@ -196,7 +196,6 @@ def validate(
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="Loss that still counts as holding.")
     ] = "10%",
-    timeout: Annotated[str | None, typer.Option(help="Of one measurement, as 300s.")] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -209,7 +208,7 @@ def validate(
         allowed = share(tolerance)
     except ValueError as error:
         raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
-    places = {"runs_dir": str(runs_dir), "timeout": timeout}
+    places = {"runs_dir": str(runs_dir)}
     found = validate_profile(profile, places, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)

@@ -51,14 +51,26 @@ class WorkloadSettings(_Part):
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none", description="sqrt: learning rate × √(minibatch / the baseline's minibatch)"
     )
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear: the learning rate falls to 0 over the env-steps"
+    )
+    lr_anneal_env_steps: int | None = Field(
+        None, ge=1, description="where a linear schedule reaches 0 [the trial's env-steps]"
+    )
     gamma: Fraction = Field(0.99, description="discount")
     gae_lambda: Fraction = Field(0.95, description="λ of the generalised advantage estimate")
     clip_eps: Positive = Field(0.2, description="range of PPO's clipped ratio")
     ent_coef: float = Field(0.01, allow_inf_nan=False, description="weight of the entropy bonus")
     vf_coef: Positive = Field(0.5, description="weight of the value loss")
     max_grad_norm: Positive = Field(0.5, description="clip of the gradient's global norm")
+    clip_value_loss: bool = Field(False, description="whether the value loss is clipped too")
+    vf_clip_eps: Positive = Field(0.2, description="range of the clipped value loss")
+    normalize_obs: bool = Field(False, description="by the running mean and deviation")
+    normalize_reward: bool = Field(False, description="by the deviation of discounted returns")
     network: Sizes = Field(None, description="hidden layer sizes, as 256,256")
-    activation: Literal["tanh", "relu"] = Field("tanh", description="of the hidden layers")
+    activation: Literal["tanh", "relu", "elu", "swish"] = Field(
+        "tanh", description="of the hidden layers"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="type to compute in")
     microbatch: int | None = Field(
         None, gt=0, description="rows whose gradient is computed at once; saves memory"
@@ -107,6 +119,9 @@ class MeasureSettings(_Part):
     )
     min_feasible: int = Field(
         3, ge=1, description="fewest feasible configs to export profiles from"
+    )
+    repeat_disturbed: bool = Field(
+        True, description="whether a measurement that something disturbed is made once more"
     )
     memory_limit: Bytes | None = Field(None, description="lower the memory gate to this, as 2GB")
     reserve: Bytes = Field(0, description="memory to leave for what else will run, as 4GB")
@@ -171,6 +186,11 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
             dtype=self.dtype,
             microbatch=self.microbatch,
             hyperparams={name: getattr(self, name) for name in HYPERPARAMS},
+            lr_schedule=self.lr_schedule,
+            lr_anneal_env_steps=self.lr_anneal_env_steps,
+            normalize_obs=self.normalize_obs,
+            normalize_reward=self.normalize_reward,
+            clip_value_loss=self.clip_value_loss,
         )
 
     def learning_rate_for(self, config: HardwareConfig) -> float:
@@ -207,6 +227,7 @@ HYPERPARAMS = (
     "ent_coef",
     "vf_coef",
     "max_grad_norm",
+    "vf_clip_eps",
 )
 
 

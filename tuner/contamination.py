@@ -57,4 +57,5 @@ class Repeats:
 
     def saw(self, record: TrialRecord) -> None:
         """Take note of what became of a repeat."""
-        self._in_vain = self._in_vain + 1 if record.contaminated else 0
+        helped = record.status == "success" and record.contaminated is None
+        self._in_vain = 0 if helped else self._in_vain + 1

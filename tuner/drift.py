@@ -9,7 +9,7 @@ what either side did not measure is `unmeasured` and decides nothing.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -21,14 +21,19 @@ from tuner.throughput import student_t
 Verdict = Literal["holds", "drifted", "unclear", "unmeasured"]
 
 WIDEST = 0.5
-"""Relative half-width of the SPS ratio beyond which even a good ratio proves nothing."""
+"""Half-width of a ratio beyond which even a good one proves nothing."""
+WIDE_QUALITY = 0.5
+"""Spread of quality, as a share of what was promised, beyond which nothing can be told."""
 MEMORY_SLACK_GB = 0.032
 """Pages of libraries and thread stacks that come with a process and not with its program."""
 UTIL_POINTS = 10.0
 """Percentage points that utilisation may fall, whatever the tolerance."""
 GROWTH_SHARE, GROWTH_BYTES = 0.02, 16_000_000
-"""Growth over the second half of a soak that is a leak; the larger of the two."""
+"""Growth from the second quarter of a soak to its last that is a leak; the larger of the two."""
 MORE_THREADS = 2
+BASELINE_DOF = 2
+"""Degrees of freedom of a profile's `quality_sd`: the baseline has at least three replicates."""
+FEWEST_BLOCKS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,40 +64,51 @@ class Ratio:
 def check_throughput(profile: Profile, records: Sequence[TrialRecord], tolerance: float) -> Check:
     """Judge the SPS of fresh processes, by itself and relative to the probe beside each.
 
-    It holds down to `1 − tolerance` of what was promised. Below that it has drifted only if the
-    spreads of both sides cannot explain it and the device itself, by the probe, is not slower too.
+    It holds when both are at least `1 − tolerance` of what was promised. It has drifted when both
+    spreads cannot explain why not, by the probe where there is one, because a machine that is
+    itself slower or faster now says nothing of the profile. Else it is unclear.
     """
     rates = [record.sps for record in records if record.sps is not None]
     expected = profile.expected_sps
     if expected is None or len(rates) < 2:
         return _unmeasured("throughput", "env-steps/s", expected, "too few measurements")
-    ratio = _ratio(rates, expected, _promised_spread(profile))
-    relative = _relative_ratio(profile, records)
-    words = f"{ratio.value:.0%} of what was promised ({ratio.low:.0%}–{ratio.high:.0%})"
+    spread = promised_spread(profile)
+    ratio = _ratio(rates, expected, spread)
+    relative = _relative_ratio(profile, records, spread)
+    words = f"{_in_words(ratio)} of what was promised"
     if relative is not None:
-        words += f", {relative:.0%} relative to the probe beside it"
+        words += f", {_in_words(relative)} relative to the probe beside it"
+    verdict, why = _verdict(ratio, relative, 1 - tolerance, is_disturbed=is_noisy(records))
+    return Check(
+        what="throughput",
+        unit="env-steps/s",
+        expected=expected,
+        measured=statistics.fmean(rates),
+        verdict=verdict,
+        reason=words + why,
+    )
 
-    def verdict(verdict: Verdict, reason: str) -> Check:
-        return Check(
-            what="throughput",
-            unit="env-steps/s",
-            expected=expected,
-            measured=statistics.fmean(rates),
-            verdict=verdict,
-            reason=reason,
-        )
 
-    if ratio.value >= 1 - tolerance:
-        if ratio.high - ratio.value > WIDEST:
-            return verdict("unclear", f"{words}: the spread is too wide to tell")
-        return verdict("holds", words)
-    if ratio.high >= 1:
-        return verdict("unclear", f"{words}: the spread leaves it open")
-    if relative is not None and relative >= 1 - tolerance:
-        return verdict("unclear", f"{words}: the machine itself is slower than it was")
-    if relative is None and is_noisy(records):
-        return verdict("unclear", f"{words}: most measurements were disturbed")
-    return verdict("drifted", words)
+def _verdict(
+    ratio: Ratio, relative: Ratio | None, least: float, *, is_disturbed: bool
+) -> tuple[Verdict, str]:
+    """Return the verdict on two ratios, and what it adds to the words about them."""
+    judged = ratio if relative is None else relative
+    if min(ratio.value, judged.value) >= least:
+        if max(ratio.high - ratio.value, judged.high - judged.value) > WIDEST * least:
+            return "unclear", ": the spread is too wide to tell"
+        return "holds", ""
+    if judged.value >= least:
+        return "unclear", ": the machine itself is slower than it was"
+    if judged.high >= 1:
+        return "unclear", ": the spread leaves it open"
+    if relative is None and is_disturbed:
+        return "unclear", ": most measurements were disturbed"
+    return "drifted", ""
+
+
+def _in_words(ratio: Ratio) -> str:
+    return f"{ratio.value:.0%} ({ratio.low:.0%}–{ratio.high:.0%})"
 
 
 def check_memory(profile: Profile, records: Sequence[TrialRecord], tolerance: float) -> Check:
@@ -138,39 +154,55 @@ def check_utilisation(profile: Profile, records: Sequence[TrialRecord], toleranc
 
 
 def check_quality(profile: Profile, scores: Sequence[float], tolerance: float) -> Check:
-    """Judge the mean quality over seeds: below `1 − tolerance` by more than both spreads."""
+    """Judge the mean quality over seeds: below `1 − tolerance` by more than both spreads.
+
+    The spread is t · s · √(1/n + 1/m), s pooled over the baseline's seeds and the new ones.
+    """
     expected = profile.quality_score
-    if expected is None or not scores:
+    if expected is None or len(scores) < 2:
         return _unmeasured("quality", "", expected, "quality was not measured")
-    mean = statistics.fmean(scores)
-    then = float(profile.measured.get("quality_sd") or 0.0)
-    replicates = int(profile.measured.get("replicates") or 1)
-    now = statistics.stdev(scores) if len(scores) > 1 else then
-    spread = 2 * math.hypot(then / math.sqrt(replicates), now / math.sqrt(len(scores)))
-    fallen = mean < expected - max(tolerance * expected, spread)
+    mean, variance, dof = statistics.fmean(scores), statistics.variance(scores), len(scores) - 1
+    then = profile.measured.get("quality_sd")
+    if then is not None:
+        variance = (variance * dof + then**2 * BASELINE_DOF) / (dof + BASELINE_DOF)
+        dof += BASELINE_DOF
+    replicates = profile.measured.get("replicates") or 1
+    spread = student_t(dof) * math.sqrt(variance * (1 / replicates + 1 / len(scores)))
+    verdict: Verdict = "holds"
+    if mean < expected - max(tolerance * expected, spread):
+        verdict = "drifted"
+    elif mean < (1 - tolerance) * expected and spread > WIDE_QUALITY * expected:
+        verdict = "unclear"
     return Check(
         what="quality",
         unit="",
         expected=expected,
         measured=mean,
-        verdict="drifted" if fallen else "holds",
+        verdict=verdict,
         reason=f"{mean - expected:+.2f}, the seeds' spread being ±{spread:.2f}",
     )
 
 
 def check_flat(curve: Sequence[CurvePoint]) -> list[Check]:
-    """Judge whether memory and threads stay flat over a soak: its last quarter to its second."""
+    """Judge whether memory and threads stay flat over a soak: its last quarter to its second.
+
+    Memory is the process's own and what it holds of an accelerator's.
+    """
     checks = []
-    held = [point.held_bytes for point in curve if point.held_bytes is not None]
-    if len(held) >= 8:
-        before, after = _quarters(held)
-        most = max(GROWTH_SHARE * before, GROWTH_BYTES)
-        checks.append(
-            _flat("memory over the soak", "GB", (before / 1e9, after / 1e9), most / 1e9, ".3f")
-        )
+    for what, values in (
+        ("memory over the soak", [p.resident_bytes for p in curve]),
+        ("device memory over the soak", [p.held_bytes for p in curve]),
+    ):
+        known = [value / 1e9 for value in values if value is not None]
+        if len(known) >= FEWEST_BLOCKS:
+            before, after = _quarters(known)
+            most = max(GROWTH_SHARE * before, GROWTH_BYTES / 1e9)
+            checks.append(_flat(what, "GB", (before, after), most, ".3f"))
     threads = [point.threads for point in curve if point.threads is not None]
-    if len(threads) >= 8:
+    if len(threads) >= FEWEST_BLOCKS:
         checks.append(_flat("threads over the soak", "", _quarters(threads), MORE_THREADS, ".0f"))
+    if not checks:
+        return [_unmeasured("soak", "", None, f"it must have {FEWEST_BLOCKS} blocks or more")]
     return checks
 
 
@@ -198,40 +230,53 @@ def _unmeasured(what: str, unit: str, expected: float | None, reason: str) -> Ch
     )
 
 
-def _promised_spread(profile: Profile) -> float:
-    """Return the relative uncertainty of the promised SPS.
+def promised_spread(profile: Profile) -> float:
+    """Return the relative half-width that belongs to the promised SPS itself.
 
-    The profile's interval is for a fresh process: √2 wider than that of the figure itself.
+    The profile's interval is for a fresh process: with n replicates behind the figure, √(n + 1)
+    wider than the figure's own.
     """
-    if profile.expected_sps_ci95 is None or profile.expected_sps is None:
+    if profile.expected_sps_ci95 is None or not profile.expected_sps:
         return 0.0
     low, high = profile.expected_sps_ci95
-    return (high - low) / 2 / math.sqrt(2) / profile.expected_sps
+    replicates = profile.measured.get("replicates") or 1
+    half_width = max(high - profile.expected_sps, profile.expected_sps - low, 0.0)
+    return float(half_width / math.sqrt(replicates + 1) / profile.expected_sps)
 
 
-def _ratio(rates: Sequence[float], expected: float, promised_spread: float) -> Ratio:
-    mean = statistics.fmean(rates)
-    error = student_t(len(rates) - 1) * statistics.stdev(rates) / math.sqrt(len(rates)) / mean
-    half_width = mean / expected * math.hypot(error, promised_spread)
-    return Ratio(mean / expected, mean / expected - half_width, mean / expected + half_width)
-
-
-def _relative_ratio(profile: Profile, records: Sequence[TrialRecord]) -> float | None:
-    """Return the SPS ratio once both sides are divided by the probe measured beside them."""
-    promised = profile.measured.get("probe")
-    then = None if not isinstance(promised, dict) else _reach(promised)
-    now = [
-        record.sps / reach
-        for record in records
-        if record.sps is not None and (reach := _reach(record.probe or {}))
-    ]
-    if then is None or not now or profile.expected_sps is None:
-        return None
-    return statistics.median(now) / (profile.expected_sps / then)
-
-
-def _reach(probe: dict[str, Any]) -> float | None:
-    """Return the geometric mean of what matmul and copy reached."""
+def reach(probe: Mapping[str, Any]) -> float | None:
+    """Return the geometric mean of what matmul and copy reached beside a measurement."""
     rates = [probe.get(name) for name in ("matmul_flops_per_s", "copy_bytes_per_s")]
     known = [float(rate) for rate in rates if rate]
     return statistics.geometric_mean(known) if len(known) == len(rates) else None
+
+
+def sps_per_reach(records: Sequence[TrialRecord]) -> list[float]:
+    """Return SPS over the reach measured beside it, for each record that has both."""
+    return [
+        record.sps / reached
+        for record in records
+        if record.sps is not None and (reached := reach(record.probe or {}))
+    ]
+
+
+def _ratio(rates: Sequence[float], expected: float, promised: float) -> Ratio:
+    mean = statistics.fmean(rates)
+    error = student_t(len(rates) - 1) * statistics.stdev(rates) / math.sqrt(len(rates)) / mean
+    half_width = mean / expected * math.hypot(error, promised)
+    return Ratio(mean / expected, mean / expected - half_width, mean / expected + half_width)
+
+
+def _relative_ratio(
+    profile: Profile, records: Sequence[TrialRecord], promised: float
+) -> Ratio | None:
+    """Return the SPS ratio once both sides are divided by the probe measured beside them.
+
+    `measured.probe` holds the promise as SPS over reach, and the SPS that was promised with it.
+    """
+    probe = profile.measured.get("probe") or {}
+    reached, sps = reach(probe), probe.get("sps_per_reach")
+    now = sps_per_reach(records)
+    if reached is None or not sps or len(now) < 2 or profile.expected_sps is None:
+        return None
+    return _ratio(now, profile.expected_sps / probe["sps"] * sps, promised)

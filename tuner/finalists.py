@@ -15,7 +15,8 @@ from storage.profile import from_mapping
 from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
-from tuner.aggregate import ConfigSummary, summarise
+from tuner.aggregate import ConfigSummary, hardware_of, summarise
+from tuner.drift import sps_per_reach
 from tuner.errors import ExportRefused
 from tuner.outcome import Crashed, Interrupted
 from tuner.profiles import Choice, ProfileContext, choose, document
@@ -149,17 +150,20 @@ def _measure_again(session: Session, summary: ConfigSummary) -> None:
     session.repeat_if_disturbed(session.keep(measurement), reserve_s=0.0)
 
 
-def probe_of(records: Sequence[TrialRecord], trial: int) -> dict[str, float] | None:
-    """Return what the device reached beside a trial's measurements, as medians.
+def probe_of(records: Sequence[TrialRecord], summary: ConfigSummary) -> dict[str, Any] | None:
+    """Return what the device reached beside a config's measurements, as medians.
 
-    Clean measurements count, disturbed ones where there is no clean one.
+    Clean measurements count, disturbed ones where there is no clean one. `sps_per_reach` relates
+    each SPS to the probe beside it, `sps` is the figure that the profile promises.
     """
-    probed = [r for r in records if r.trial == trial and r.probe]
+    probed = [r for r in records if hardware_of(r) == summary.config and r.probe]
     counted = [r for r in probed if r.contaminated is None] or probed
-    readings = [r.probe for r in counted if r.probe]
-    if not readings:
+    per_reach = sps_per_reach(counted)
+    if not per_reach:
         return None
-    return {name: statistics.median(r[name] for r in readings) for name in readings[0]}
+    readings = [r.probe for r in counted if r.probe]
+    medians = {name: statistics.median(r[name] for r in readings) for name in readings[0]}
+    return {**medians, "sps_per_reach": statistics.median(per_reach), "sps": summary.sps}
 
 
 def _quality_scale(session: Session, records: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -185,7 +189,7 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "trials": len([r for r in records if r.replicate == 0 and r.status == "success"]),
             "blocks": len(session.telemetry.curve(study, choice.summary.trial)),
-            "probe": probe_of(records, choice.summary.trial),
+            "probe": probe_of(records, choice.summary),
             **_quality_scale(session, records),
         },
         device=facts["hardware"]["kind"],

@@ -175,6 +175,7 @@ def _curve(blocks: Sequence[Event]) -> tuple[CurvePoint, ...]:
             learning=event.data["learning"],
             threads=event.data["threads"],
             held_bytes=event.data["held_bytes"],
+            resident_bytes=event.data["resident_bytes"],
         )
         for event in blocks
     )
@@ -244,7 +245,10 @@ def _phases(run: TrialRun) -> dict[str, float]:
         phases[name], before = max(0.0, event.t - before), max(before, event.t)
     if window := window_of(run):
         phases["window"], before = window[1] - before, window[1]
-    rest = "evaluate" if run.first("measured") is not None else "lost"
+    measured = run.first("measured")
+    if measured is not None and measured.data["probe"] is not None:
+        phases["probe"], before = measured.t - before, measured.t
+    rest = "evaluate" if measured is not None else "lost"
     phases[rest] = run.ended - before
     return phases
 

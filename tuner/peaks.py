@@ -20,6 +20,9 @@ from tuner.protocol import Event, PeaksRequest
 SCHEMA = 1
 """Version of the file; what another version wrote is measured anew."""
 
+DISTURBED_SPREAD = 2.0
+"""Spread of repetitions above which peaks hold for one study and are not kept for the next."""
+
 Ask = Callable[[PeaksRequest], Event]
 """Puts the question to a child, as `Bench.ask` does."""
 
@@ -44,6 +47,12 @@ class Peaks:
     launch_s: float | None = None
     launch_spread: float | None = None
     reason: str | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether repetitions differed so much that even the best may have been held up."""
+        spreads = (self.matmul_spread, self.bfloat16_spread, self.copy_spread, self.launch_spread)
+        return any(spread is not None and spread > DISTURBED_SPREAD for spread in spreads)
 
     def flops_per_s(self, dtype: str) -> float | None:
         """Return the peak for networks that compute in `dtype`.
@@ -110,6 +119,8 @@ def reachable(ask: Ask, path: Path, key: str, *, request: PeaksRequest) -> Peaks
     answer = ask(request).data
     peaks = Peaks.from_json({field.name: answer.get(field.name) for field in fields(Peaks)})
     if None in (peaks.matmul_flops_per_s, peaks.copy_bytes_per_s, peaks.launch_s):
+        return peaks
+    if peaks.is_disturbed:
         return peaks
     # Peaks that cannot be kept hold for this study all the same; the next one measures again.
     with contextlib.suppress(OSError):

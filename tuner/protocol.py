@@ -30,15 +30,24 @@ EnvParams = dict[str, str | int | float | bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is trained, apart from the four numbers: environment, network, algorithm."""
+    """What is trained, apart from the four numbers: environment, network, algorithm.
+
+    `lr_anneal_env_steps` is where a linear `lr_schedule` reaches 0; None for the env-steps of the
+    trial.
+    """
 
     env: str
     env_params: EnvParams
     network: tuple[int, ...]
-    activation: Literal["tanh", "relu"]
+    activation: Literal["tanh", "relu", "elu", "swish"]
     dtype: Literal["float32", "bfloat16"]
     microbatch: int | None
     hyperparams: dict[str, float]
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    lr_anneal_env_steps: int | None = None
+    normalize_obs: bool = False
+    normalize_reward: bool = False
+    clip_value_loss: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ class QualityReferences:
 
     Returns are in the environment's own units. `random_se` and `baseline_se` are standard errors
     over seeds. `best_return` is a known optimum or a declared maximum, `max_entropy` in nats over
-    the allowed actions (states with one allowed action left out).
+    all actions; where some are forbidden, the training's own `max_entropy` metric counts instead.
     """
 
     random_return: float
@@ -102,7 +102,8 @@ class TrainingQualityValidator:
         explained_variance: float | None = None,
         grad_norm: float | None = None,
         clip_fraction: float | None = None,
-        action_std: float | None = None,
+        sigma_share: float | None = None,
+        max_entropy: float | None = None,
     ) -> None:
         """Add the means over one block of training, in the order in which the blocks ran.
 
@@ -115,7 +116,9 @@ class TrainingQualityValidator:
             explained_variance: recorded, not judged.
             grad_norm: global norm before clipping.
             clip_fraction: share of ratios that were clipped.
-            action_std: σ of a Gaussian policy.
+            sigma_share: mean σ of a Gaussian policy over its start; None for discrete actions.
+            max_entropy: mean of the greatest entropy that each state's allowed actions leave; None
+                where all are allowed. States with one add 0 to it and to `entropy` alike.
         """
         self._blocks.append(
             {
@@ -127,7 +130,8 @@ class TrainingQualityValidator:
                 "explained_variance": explained_variance,
                 "grad_norm": grad_norm,
                 "clip_fraction": clip_fraction,
-                "action_std": action_std,
+                "sigma_share": sigma_share,
+                "max_entropy": max_entropy,
             }
         )
 
@@ -285,11 +289,13 @@ class TrainingQualityValidator:
 
     def _is_collapsed(self) -> bool:
         """Return whether the last block's policy is nearly deterministic without being good."""
-        entropies, deviations = _known(self._series("entropy")), _known(self._series("action_std"))
-        limit = self._references.max_entropy
+        # A Gaussian policy's entropy has no maximum to be compared with.
+        if deviations := _known(self._series("sigma_share")):
+            return deviations[-1] < COLLAPSE_SHARE and self._falls_short()
+        entropies, limits = _known(self._series("entropy")), _known(self._series("max_entropy"))
+        limit = limits[-1] if limits else self._references.max_entropy
         too_certain = bool(limit and entropies and entropies[-1] < COLLAPSE_SHARE * limit)
-        too_narrow = bool(deviations and deviations[-1] < COLLAPSE_SHARE * deviations[0])
-        return (too_certain or too_narrow) and self._falls_short()
+        return too_certain and self._falls_short()
 
     def _falls_short(self) -> bool:
         """Return whether more was to be had: p < 0.9, or R clearly below the baseline's."""

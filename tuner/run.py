@@ -81,7 +81,7 @@ def close_stale_trials(session: Session) -> None:
     """
     name = session.study.study_name
     for trial in running_trials(session.study):
-        record = session.telemetry.record(name, trial.number)
+        record = _best_record(session, trial.number)
         config = config_of(trial.params)
         if record is None and config is not None:
             params: dict[str, Any] = config.as_dict()
@@ -110,6 +110,13 @@ def close_stale_trials(session: Session) -> None:
         session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
 
 
+def _best_record(session: Session, trial: int) -> TrialRecord | None:
+    """Return the record that stands for a trial: the last clean success, else its first."""
+    records = [r for r in session.records() if r.trial == trial]
+    clean = [r for r in records if r.status == "success" and r.contaminated is None]
+    return clean[-1] if clean else next(iter(records), None)
+
+
 def calibrate(session: Session) -> None:
     """Measure the study's references, if it has none, and add the baseline as trial 0.
 
@@ -122,9 +129,10 @@ def calibrate(session: Session) -> None:
         chance = measure_chance(session)
         references, measurements = measure_baseline(session, chance, budget_env_steps(session))
         session.references = references
+        # A calibration that was killed while it was saved may have left more rows than this one.
+        session.telemetry.discard(name, 0)
         for measurement in measurements:
             session.keep(measurement)
-        # A calibration that was killed while it was saved has left rows of its own.
         csv_file.rewrite(session.config.folder(name) / "trials.csv", session.records())
         environment = {"obs_shape": list(chance.obs_shape), "num_actions": chance.num_actions}
         set_study_fact(study, "environment", environment)

@@ -119,7 +119,10 @@ class Session:
         Returns:
             The repeat's record, `None` where there was none.
         """
-        if self.references is None or self.bench.interrupts.count or not self.repeats.wants(record):
+        if self.references is None or self.bench.interrupts.count or not self.wants_repeat(record):
+            return None
+        left_s = self.time_left_s()
+        if left_s is not None and left_s - (reserve_s or 0.0) < (record.duration or 0.0):
             return None
         self.say(f"  disturbed ({record.contaminated}): measured once more")
         again = self.keep(
@@ -134,6 +137,10 @@ class Session:
         )
         self.repeats.saw(again)
         return again
+
+    def wants_repeat(self, record: TrialRecord) -> bool:
+        """Whether a measurement that is no repeat was disturbed and should be made once more."""
+        return self.config.repeat_disturbed and self.repeats.wants(record)
 
     def next_replicate(self, trial: int) -> int:
         """Return the number of a trial's next measurement."""

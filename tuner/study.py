@@ -118,7 +118,7 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
             config.folder(name) / "logs",
             interrupts,
             say,
-            util_source=facts.get("util_source"),
+            util_source=_util_source(config, name, facts),
         ) as bench,
     ):
         probed = probe_device(bench)
@@ -144,7 +144,7 @@ def export_profiles(
     started = time.monotonic()
     config, facts = find(name, places)
     with _hold(config, name), Interrupts() as interrupts:
-        logs, source = config.folder(name) / "logs", facts.get("util_source")
+        logs, source = config.folder(name) / "logs", _util_source(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)
         study = load_study(open_storage(config.storage_url(name), create=False), name)
         with Telemetry(config.storage_url(name)) as telemetry:
@@ -223,6 +223,15 @@ def _refuse_existing(url: str, name: str) -> None:
             f"with `tuner resume {name}` or choose another name"
         )
     optuna.delete_study(study_name=name, storage=open_storage(url, create=False))
+
+
+def _util_source(config: StudyConfig, name: str, facts: Mapping[str, Any]) -> str | None:
+    """Return what a study's utilisation was first read from, None before its first measurement."""
+    if facts.get("util_source") is not None:
+        return str(facts["util_source"])
+    with Telemetry(config.storage_url(name), create=False) as telemetry:
+        records = telemetry.records(name)
+    return next((record.util_source for record in records if record.util_source), None)
 
 
 def _stored_references(facts: Mapping[str, Any], name: str) -> References:

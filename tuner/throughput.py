@@ -35,8 +35,7 @@ class Throughput:
 
     `sps` is in env-steps per second; `block_variance` is the relative variance of the blocks'
     mean (`None` for a single block), estimated from `num_batches` batches. Blocks count from
-    `steady_from_block` on; over these the rate changed by `drift` (see `tuner.steady`), and where
-    `is_steady` is false the square of that is part of `block_variance`.
+    `steady_from_block` on; over these the rate changed by `drift` (see `tuner.steady`).
     """
 
     sps: float
@@ -45,6 +44,11 @@ class Throughput:
     steady_from_block: int = 0
     drift: float | None = None
     is_steady: bool = True
+
+    @property
+    def drift_variance(self) -> float:
+        """Relative variance for not knowing where a rate that still drifts will settle."""
+        return 0.0 if self.is_steady or self.drift is None else self.drift**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,9 @@ def measure_throughput(blocks: Sequence[Block]) -> Throughput | None:
         return None
     steadiness = find_steady(_rates(blocks))
     counted = blocks[steadiness.first_block :]
-    variance = block_variance(counted)
-    if variance is not None and steadiness.drift is not None and not steadiness.is_steady:
-        variance += steadiness.drift**2
     return Throughput(
         sps=statistics.median(_rates(counted)),
-        block_variance=variance,
+        block_variance=block_variance(counted),
         num_batches=len(_batch_means(_rates(counted))),
         steady_from_block=steadiness.first_block,
         drift=steadiness.drift,
@@ -135,7 +136,8 @@ def interval(throughput: Throughput, spread: RunSpread | None) -> tuple[float, f
     """Return the 95 % interval for the SPS of another fresh process, from one process.
 
     Half-width: t(ν) · √(2V) · sps with V = block variance + run variance: the measured process
-    and the one to come each vary by V around what the config gives. V is estimated from three
+    and the one to come each vary by V around what the config gives. Where the measured one still
+    drifted, the square of its drift is added to V. V is estimated from three
     variances: b (this trial's blocks, k − 1 degrees of freedom), B (between the R replicates,
     R − 1) and w (their blocks, R(k − 1)), so that by Welch–Satterthwaite
 
@@ -152,7 +154,8 @@ def interval(throughput: Throughput, spread: RunSpread | None) -> tuple[float, f
     """
     if spread is None or throughput.block_variance is None:
         return None
-    block, within = throughput.block_variance, spread.within_variance
+    block = throughput.block_variance + throughput.drift_variance
+    within = spread.within_variance
     block_dof, run_dof = throughput.num_batches - 1, spread.num_replicates - 1
     variance = block + spread.run_variance
     uncertainty = (

@@ -7,7 +7,7 @@ The measurements are trials on the bench like those of a study; what they mean i
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tuner.errors import Refused, UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device, refuse_other_hardware
 from tuner.interrupts import Interrupts
 from tuner.measurement import Measurement
-from tuner.outcome import Interrupted
+from tuner.outcome import Crashed, Interrupted
 from tuner.protocol import RandomRequest, TrainRequest
 from tuner.quality import QualityReferences
 from tuner.references import assess
@@ -53,21 +53,18 @@ class Validation:
     profile: Profile
     checks: tuple[Check, ...]
     records: tuple[TrialRecord, ...]
-    failure: str | None = None
 
     @property
     def exit_code(self) -> int:
         """0 if the profile holds, 6 if it has drifted, 9 if the machine is too noisy to tell."""
         verdicts = {check.verdict for check in self.checks}
-        if self.failure is not None or "drifted" in verdicts:
+        if "drifted" in verdicts:
             return EXIT_DRIFTED
         return EXIT_UNCLEAR if "unclear" in verdicts else 0
 
     @property
     def reason(self) -> str:
         """Why, in words."""
-        if self.failure is not None:
-            return self.failure
         wanted = {EXIT_DRIFTED: "drifted", EXIT_UNCLEAR: "unclear"}.get(self.exit_code, "holds")
         found = [f"{c.what}: {c.reason}" for c in self.checks if c.verdict == wanted]
         return "; ".join(found)
@@ -144,19 +141,33 @@ def _measure_and_judge(
             profile, config, number=number, env_steps=env_steps, seed=FIRST_SEED + number
         )
         measurement = bench.measure(wanted, on_block=lambda block: None)
+        if isinstance(measurement.outcome, Crashed):
+            say(f"  crashed, once more: {measurement.outcome.reason}")
+            measurement = bench.measure(wanted, on_block=lambda block: None)
         record = measurement.record
         if isinstance(measurement.outcome, Interrupted):
             raise KeyboardInterrupt
         measurements.append(measurement)
         if record.status != "success":
-            return Validation(
-                profile=profile,
-                checks=(),
-                records=tuple(m.record for m in measurements),
-                failure=f"{kind} ended as {record.status}: {record.reason}",
-            )
+            records = tuple(m.record for m in measurements)
+            return Validation(profile=profile, checks=(_ended(profile, record),), records=records)
         say(f"  {record.sps:,.0f} env-steps/s" + (", disturbed" if record.contaminated else ""))
     return _judge(profile, measurements, tolerance)
+
+
+def _ended(profile: Profile, record: TrialRecord) -> Check:
+    """Judge a measurement that had no result: less memory for all is no fault of the profile."""
+    then, now = profile.memory_limit_gb, record.memory_limit_gb
+    is_crowded = then is not None and now is not None and now < then
+    refused = record.status == "predicted_oom"
+    return Check(
+        what="training",
+        unit="",
+        expected=None,
+        measured=None,
+        verdict="unclear" if refused and is_crowded else "drifted",
+        reason=f"it ended as {record.status}: {record.reason}",
+    )
 
 
 def _judge(profile: Profile, measurements: list[Measurement], tolerance: float) -> Validation:
@@ -190,12 +201,44 @@ def _soak_env_steps(profile: Profile, measurements: list[Measurement]) -> int:
 
 
 def _require_measured(profile: Profile, path: Path) -> None:
-    env_steps = profile.measured.get("env_steps")
-    if not profile.expected_sps or not isinstance(env_steps, int) or env_steps < 1:
+    """Require everything that is judged, before minutes are spent on measuring.
+
+    Raises:
+        UsageError: something is missing or no number.
+    """
+    measured = profile.measured
+    numbers = {
+        "env_steps": measured.get("env_steps"),
+        "replicates": measured.get("replicates", 1),
+        "quality_sd": measured.get("quality_sd") or 0.0,
+        **{f"probe.{key}": value for key, value in (_mapping(measured, "probe")).items()},
+    }
+    references = _mapping(measured, "quality_references")
+    known = {field.name for field in fields(QualityReferences)}
+    is_sound = (
+        bool(profile.expected_sps)
+        and all(_is_number(value) and value >= 0 for value in numbers.values())
+        and numbers["env_steps"] >= 1
+        and numbers["replicates"] >= 1
+        and set(references) <= known
+        and all(value is None or _is_number(value) for value in references.values())
+        and (not references or {"random_return", "random_se"} <= set(references))
+    )
+    if not is_sound:
         raise UsageError(
-            f"a profile must hold expected_sps and measured.env_steps to be validated, but {path} "
-            "does not; export it anew with `tuner export`"
+            "a profile must hold expected_sps, measured.env_steps and what it was judged by to be "
+            f"validated, but {path} does not; export it anew with `tuner export`"
         )
+
+
+def _mapping(measured: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a mapping in `measured`; one whose only value is no number where it is no mapping."""
+    value = measured.get(key) or {}
+    return value if isinstance(value, Mapping) else {"": None}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse_other_environment(bench: Bench, config: StudyConfig, profile: Profile) -> None:

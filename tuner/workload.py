@@ -14,7 +14,16 @@ from tuner.config import HYPERPARAMS, StudyConfig, load_config
 from tuner.errors import Refused, UsageError
 from tuner.space import HardwareConfig
 
-SETTINGS = ("env", "env_params", "network", "activation", "dtype", "microbatch")
+REQUIRED = ("env", "env_params", "network", "activation", "dtype", "microbatch")
+OPTIONAL = (
+    "lr_schedule",
+    "lr_anneal_env_steps",
+    "normalize_obs",
+    "normalize_reward",
+    "clip_value_loss",
+)
+"""Settings that a profile need not name: it was then measured with their defaults, in effect."""
+SETTINGS = (*REQUIRED, *OPTIONAL)
 
 
 def workload_facts(config: StudyConfig, environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +44,7 @@ def workload_facts(config: StudyConfig, environment: Mapping[str, Any]) -> dict[
         "activation": workload.activation,
         "dtype": workload.dtype,
         "microbatch": workload.microbatch,
+        **{name: getattr(workload, name) for name in OPTIONAL},
         **environment,
     }
     return facts | {"hash": workload_hash(facts)}
@@ -55,10 +65,10 @@ def config_of(profile: Profile, places: Mapping[str, object]) -> StudyConfig:
 
     Raises:
         UsageError: the profile does not name its workload.
-        Refused: the workload was changed since it was measured.
+        Refused: the workload or its learning rate was changed since it was measured.
     """
     facts = profile.workload
-    missing = [key for key in (*SETTINGS, "ppo", "hash") if key not in facts]
+    missing = [key for key in (*REQUIRED, "ppo", "hash") if key not in facts]
     if missing or not isinstance(facts.get("ppo"), Mapping):
         raise UsageError(
             f"a profile must name its workload to be measured again, but {profile.profile} lacks "
@@ -69,14 +79,26 @@ def config_of(profile: Profile, places: Mapping[str, object]) -> StudyConfig:
             f"the workload must be the one that was measured, whose hash is {facts['hash']}, but "
             f"got one of hash {workload_hash(facts)}: it was edited; tune the new one instead"
         )
+    for what in ("trainer", "data"):
+        if facts.get(what) is not None:
+            raise Refused(
+                f"a workload must train our PPO on a built-in environment to be measured again, "
+                f"but got {what} {facts[what]!r}; run it where it was tuned"
+            )
     unknown = [name for name in facts["ppo"] if name not in HYPERPARAMS]
     if unknown or profile.learning_rate is None:
         raise UsageError(
             f"a profile must hold a learning rate and PPO's scalars only, but got "
             f"{', '.join(unknown) or 'no learning_rate'}; export it anew"
         )
+    measured_rate = facts["ppo"].get("learning_rate", profile.learning_rate)
+    if profile.lr_scaling in (None, "none") and measured_rate != profile.learning_rate:
+        raise Refused(
+            f"the learning rate must be the one that was measured, {measured_rate}, but got "
+            f"{profile.learning_rate}: it was edited; tune the new one instead"
+        )
     settings = {
-        **{name: facts[name] for name in SETTINGS},
+        **{name: facts[name] for name in SETTINGS if name in facts},
         **facts["ppo"],
         "learning_rate": profile.learning_rate,
     }

@@ -1,25 +1,29 @@
+from typing import Any
+
 import gymnax
 import jax
 import jax.numpy as jnp
 import pytest
 
+from envs.base import Box, Discrete, Environment
 from envs.errors import InvalidEnvParam
-from envs.names import GYMNAX_DISCRETE
+from envs.names import GYMNAX
 from envs.registry import make
 from tests.envs.jaxprs import impurities
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "FourRooms-misc"])
+@pytest.mark.parametrize("name", ["CartPole-v1", "FourRooms-misc", "Pendulum-v1"])
 def test_a_trajectory_equals_gymnax_own_until_done(name: str) -> None:
     env, params = make(f"gymnax:{name}", {"max_steps_in_episode": 60})
     theirs, _ = gymnax.make(name)
     their_step, our_step = jax.jit(theirs.step), jax.jit(env.step)
+    sample = jax.jit(theirs.action_space(params).sample)
     obs, state = env.reset(jax.random.key(0), params)
     their_obs, their_state = theirs.reset(jax.random.key(0), params)
     assert jnp.array_equal(obs, their_obs)
 
     for index in range(61):
-        action = jax.random.randint(jax.random.key(index), (), 0, env.num_actions)
+        action = sample(jax.random.key(index))
         # gymnax splits its key in two: the first for `step_env`, the second for the reset.
         step_key = jax.random.split(jax.random.key(index))[0]
         ours = our_step(step_key, state, action, params)
@@ -54,10 +58,20 @@ def test_a_fallen_pole_terminates_and_is_not_truncated() -> None:
     assert (bool(timestep.terminated), bool(timestep.truncated)) == (True, False)
 
 
-@pytest.mark.parametrize("name", sorted(GYMNAX_DISCRETE))
+@pytest.mark.parametrize("name", sorted(GYMNAX))
 def test_every_accepted_environment_is_pure_and_of_stable_types(name: str) -> None:
     env, params = make(f"gymnax:{name}", {})
     key, action = jax.random.key(0), jnp.int32(0)
+    if isinstance(env.action_space, Box):
+        action = jnp.zeros(env.action_space.shape)
+    # gymnax's own swimmer promotes ranks.
+    with jax.numpy_rank_promotion("allow"):
+        check_types_and_purity(env, params, key, action)
+
+
+def check_types_and_purity(
+    env: Environment, params: Any, key: jax.Array, action: jax.Array
+) -> None:
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(params))
     obs, state = jax.eval_shape(env.reset, key, params)
     timestep = jax.eval_shape(env.step, key, state, action, params)
@@ -70,6 +84,18 @@ def test_every_accepted_environment_is_pure_and_of_stable_types(name: str) -> No
     assert impurities(env.step, key, state, action, params) == []
     assert impurities(env.reset, key, params) == []
     assert env.eval_steps == int(params.max_steps_in_episode)
+
+
+def test_action_spaces_are_gymnax_own() -> None:
+    assert make("gymnax:CartPole-v1", {})[0].action_space == Discrete(2)
+    assert make("gymnax:Pendulum-v1", {})[0].action_space == Box((-2.0,), (2.0,), (1,))
+    reacher, _ = make("gymnax:Reacher-misc", {})
+    assert reacher.action_space == Box((-1.0, -1.0), (1.0, 1.0), (2,))
+    assert hash(reacher.action_space)
+    weak, _ = make("gymnax:Pendulum-v1", {"max_torque": 0.5})
+    assert weak.action_space == Box((-0.5,), (0.5,), (1,))
+    with pytest.raises(InvalidEnvParam, match=r"Pendulum-v1: bounds must be .* low below high"):
+        make("gymnax:Pendulum-v1", {"max_torque": 0})
 
 
 def test_declared_maxima() -> None:

@@ -11,6 +11,7 @@ from envs.names import EnvName, parse
 def test_accepted_names_are_split_into_kind_and_name() -> None:
     assert parse("stress") == EnvName("stress", "stress", "stress")
     assert parse("gymnax:CartPole-v1") == EnvName("gymnax", "CartPole-v1", "gymnax:CartPole-v1")
+    assert parse("gymnax:Pendulum-v1") == EnvName("gymnax", "Pendulum-v1", "gymnax:Pendulum-v1")
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ def test_accepted_names_are_split_into_kind_and_name() -> None:
         ("stres", "did you mean stress?"),
         ("gymnax:Cartpole-v1", "did you mean gymnax:CartPole-v1?"),
         ("CartPole-v1", "did you mean gymnax:CartPole-v1?"),
+        ("pendulum-v1", "did you mean gymnax:Pendulum-v1?"),
         ("gymnax:Breakout", "did you mean gymnax:Breakout-MinAtar?"),
     ],
 )
@@ -33,11 +35,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(spec: str, suggestion: 
 def test_what_is_not_offered_is_refused(spec: str) -> None:
     with pytest.raises(UnknownEnvironment):
         parse(spec)
-
-
-def test_continuous_actions_are_refused_as_such() -> None:
-    with pytest.raises(UnknownEnvironment, match="Pendulum-v1, whose actions are continuous"):
-        parse("gymnax:Pendulum-v1")
 
 
 def test_what_downloads_is_refused_as_such() -> None:
@@ -57,7 +54,7 @@ def test_the_table_is_gymnax_own_registry() -> None:
     tables = (names.GYMNAX_DISCRETE, names.GYMNAX_CONTINUOUS, names.GYMNAX_DOWNLOADS)
     assert frozenset().union(*tables) == set(gymnax.registered_envs)
     assert sum(map(len, tables)) == len(gymnax.registered_envs)
-    for name in names.GYMNAX_DISCRETE | names.GYMNAX_CONTINUOUS:
+    for name in names.GYMNAX:
         env, params = gymnax.make(name)
         is_discrete = isinstance(env.action_space(params), spaces.Discrete)
         assert is_discrete == (name in names.GYMNAX_DISCRETE), name

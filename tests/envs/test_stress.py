@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs.base import Discrete
 from envs.errors import InvalidEnvParam
 from envs.registry import make
 from envs.stress import Stress, StressParams, make_stress
@@ -136,7 +137,7 @@ def test_load_changes_cost_and_not_the_problem() -> None:
 def test_defaults_and_declared_best() -> None:
     env, params = make("stress", {})
     assert env == Stress()
-    assert (env.obs_shape, env.num_actions, env.eval_steps) == ((32,), 3, 2000)
+    assert (env.obs_shape, env.action_space, env.eval_steps) == ((32,), Discrete(3), 2000)
     assert env.per_step_return
     assert hash(env) == hash(Stress())
     declared, _ = make("stress", {"best_return": "0.4"})

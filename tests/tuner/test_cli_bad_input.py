@@ -28,7 +28,6 @@ WRONG = {
         "did you mean gymnax:CartPole-v1?",
     ),
     "environment without its prefix": (("start", "--env", "cartpole-v1"), "gymnax:CartPole-v1?"),
-    "continuous actions": (("start", "--env", "gymnax:Pendulum-v1"), "discrete actions"),
     "empty list": (("start", "--num-envs", ","), "--num-envs must be a list of positive integers"),
     "empty text": (("start", "--num-steps", ""), "--num-steps"),
     "zero in a list": (("start", "--num-steps", "0,16"), "but got '0,16'"),

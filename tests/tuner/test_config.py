@@ -22,14 +22,20 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "env_params": (["rho=0.5"], {"rho": 0.25}, {"rho": 0.5}, {"rho": 0.25}),
     "learning_rate": ("1e-3", 0.002, 0.001, 0.002),
     "lr_scaling": ("sqrt", "none", "sqrt", "none"),
+    "lr_schedule": ("linear", "constant", "linear", "constant"),
+    "lr_anneal_env_steps": ("4096", 8192, 4096, 8192),
     "gamma": ("0.9", 0.95, 0.9, 0.95),
     "gae_lambda": ("0.9", 0.8, 0.9, 0.8),
     "clip_eps": ("0.1", 0.3, 0.1, 0.3),
     "ent_coef": ("0", 0.02, 0.0, 0.02),
     "vf_coef": ("1", 0.25, 1.0, 0.25),
     "max_grad_norm": ("1", 2, 1.0, 2.0),
+    "clip_value_loss": ("true", False, True, False),
+    "vf_clip_eps": ("0.1", 0.3, 0.1, 0.3),
+    "normalize_obs": ("true", False, True, False),
+    "normalize_reward": ("true", False, True, False),
     "network": ("64,32", [32, 64], (64, 32), (32, 64)),
-    "activation": ("relu", "tanh", "relu", "tanh"),
+    "activation": ("swish", "elu", "swish", "elu"),
     "dtype": ("bfloat16", "float32", "bfloat16", "float32"),
     "microbatch": ("512", 1024, 512, 1024),
     "num_envs": ("16,8", [32, 64], (8, 16), (32, 64)),
@@ -52,6 +58,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "seed": ("3", 4, 3, 4),
     "weights": ("1,0,0", [0, 1, 1], (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)),
     "min_feasible": ("1", 2, 1, 2),
+    "repeat_disturbed": ("false", True, False, True),
     "memory_limit": ("2GB", "1GiB", 2_000_000_000, 1_073_741_824),
     "reserve": ("1GB", 5, 1_000_000_000, 5),
     "storage": ("sqlite:///a.db", "sqlite:///b.db", "sqlite:///a.db", "sqlite:///b.db"),
@@ -215,6 +222,18 @@ def test_sqrt_scaling_follows_the_minibatch() -> None:
 def test_a_workload_carries_every_scalar_of_ppo() -> None:
     config = load_config(None, {name: SETTINGS[name][0] for name in HYPERPARAMS}).resolved("cpu")
     assert config.workload().hyperparams == {name: SETTINGS[name][2] for name in HYPERPARAMS}
+
+
+def test_a_workload_carries_every_option_of_ppo() -> None:
+    names = ("lr_schedule", "normalize_obs", "normalize_reward", "clip_value_loss")
+    options = (*names, "lr_anneal_env_steps")
+    given = load_config(None, {name: SETTINGS[name][0] for name in options}).resolved("cpu")
+    assert {name: getattr(given.workload(), name) for name in options} == {
+        name: SETTINGS[name][2] for name in options
+    }
+    plain = StudyConfig().resolved("cpu").workload()
+    assert [getattr(plain, name) for name in names] == ["constant", False, False, False]
+    assert plain.lr_anneal_env_steps is None
 
 
 def test_settings_cannot_be_changed_after_they_were_checked() -> None:

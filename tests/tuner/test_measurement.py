@@ -40,7 +40,8 @@ def block(
         "metrics": {"mean_return": 10.0 * (number + 1), "entropy": 1.0, **metrics},
         "learning": learning,
         "threads": 12,
-        "held_bytes": 300_000_000,
+        "held_bytes": None,
+        "resident_bytes": 300_000_000,
     }
     return Event("block", t, data)
 
@@ -114,11 +115,17 @@ def test_end_to_end_sps_counts_from_the_request_to_the_end_of_the_window() -> No
 
 
 def test_phases_add_up_from_the_request_to_the_end() -> None:
-    # started 101 − 100; compiled 105 − 101; warm 106 − 105; blocks to 116; ended 119 − 116
+    # started 101 − 100; compiled 105 − 101; warm 106 − 105; blocks to 116; the probe to 116.5;
+    # ended 119 − 116.5
     phases = measured().record.phases
     assert phases == {
-        "start": 1.0, "compile": 4.0, "warm_up": 1.0, "window": 10.0, "evaluate": 3.0
-    }  # fmt: skip
+        "start": 1.0,
+        "compile": 4.0,
+        "warm_up": 1.0,
+        "window": 10.0,
+        "probe": 0.5,
+        "evaluate": 2.5,
+    }
     assert sum(phases.values()) == measured().record.duration == 19.0
 
 
@@ -285,7 +292,8 @@ def test_the_memory_error_is_predicted_over_measured() -> None:
 
 def test_what_a_block_held_and_the_probe_are_kept() -> None:
     found = measured()
-    assert {(p.threads, p.held_bytes) for p in found.curve} == {(12, 300_000_000)}
+    kept = {(p.threads, p.held_bytes, p.resident_bytes) for p in found.curve}
+    assert kept == {(12, None, 300_000_000)}
     assert found.record.probe == {"matmul_flops_per_s": 4e10, "copy_bytes_per_s": 1e10}
     assert found.record.recompiles == 0
 

@@ -212,10 +212,26 @@ def test_collapse_with_progress_near_zero_is_not_acceptable() -> None:
     assert validator.is_quality_acceptable() is False
 
 
-def test_sigma_of_a_gaussian_policy_collapses_against_its_start() -> None:
-    narrowing: list[float | None] = [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.06, 0.04]
-    assert diagnosis(judge(70.0, action_std=narrowing)) == "collapsed"
-    assert diagnosis(judge(70.0, action_std=[*narrowing[:7], 0.06])) == "learning"
+def test_a_gaussian_policy_collapses_by_its_sigma_and_not_by_its_entropy() -> None:
+    # Entropies are negative for narrow policies, and far below ln 2 without any fault.
+    negative: list[float | None] = [-2.0] * 8
+    narrowing: list[float | None] = [0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.06, 0.04]
+    collapsed = judge(70.0, sigma_share=narrowing, entropy=negative)
+    assert diagnosis(collapsed) == "collapsed"
+    assert collapsed.get_diagnostics()["terms"]["e"] == 0.0
+    wide: list[float | None] = [*narrowing[:7], 0.06]
+    assert diagnosis(judge(70.0, sigma_share=wide, entropy=negative)) == "learning"
+    # p = 0.95: so good a policy may be as certain as it likes.
+    assert diagnosis(judge(115.0, sigma_share=narrowing, entropy=negative)) == "learning"
+
+
+def test_a_masked_policy_collapses_against_what_its_allowed_actions_leave() -> None:
+    # 0.02 is below 5 % of ln 2 = 0.693, but 20 % of 0.1: nine in ten states leave no choice.
+    assert diagnosis(judge(70.0, entropy=0.02)) == "collapsed"
+    assert diagnosis(judge(70.0, entropy=0.02, max_entropy=0.1)) == "learning"
+    assert diagnosis(judge(70.0, entropy=0.004, max_entropy=0.1)) == "collapsed"
+    # Without a choice anywhere there is nothing to be certain of.
+    assert diagnosis(judge(70.0, entropy=0.0, max_entropy=0.0)) == "learning"
 
 
 def test_low_kl_high_entropy_and_poor_explained_variance_are_no_faults() -> None:

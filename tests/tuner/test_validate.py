@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from tests.tuner.studies import TUNER, Ended
 from tuner import validate as module
 from tuner.config import load_config
 from tuner.devices.detect import open_device
-from tuner.errors import Refused
+from tuner.drift import sps_per_reach
+from tuner.errors import Refused, UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device
 from tuner.interrupts import Interrupts
 from tuner.quality import QualityReferences
@@ -60,7 +62,7 @@ def profile(folder: Path) -> Profile:
         expected_device_util=1.0,
         util_source=open_device().util_source,
         quality_score=0.1,
-        learning_rate=3e-4,
+        learning_rate=config.learning_rate,
         hardware=hardware,
         versions=probed["versions"],
         workload=workload_facts(config, {"obs_shape": [8], "num_actions": 3}),
@@ -111,6 +113,13 @@ def test_the_document_is_plain_json(validated: Validation) -> None:
     assert len(document["records"]) == 4
 
 
+def probe_of_all(validated: Validation) -> dict[str, Any]:
+    """What an export would have said of these measurements, beside a promise of 100 steps/s."""
+    per_reach = sps_per_reach(validated.records)
+    probe = validated.records[0].probe or {}
+    return {**probe, "sps_per_reach": statistics.median(per_reach), "sps": 100.0}
+
+
 def test_a_promise_that_no_machine_keeps_has_drifted(validated: Validation) -> None:
     # The same measurements against another promise: judged, not measured, again.
     rates = [record.sps for record in validated.records if record.sps is not None]
@@ -118,14 +127,14 @@ def test_a_promise_that_no_machine_keeps_has_drifted(validated: Validation) -> N
         validated.profile,
         expected_sps=1e9,
         expected_sps_ci95=(0.9e9, 1.1e9),
-        measured={**validated.profile.measured, "probe": validated.records[0].probe},
+        measured={**validated.profile.measured, "probe": probe_of_all(validated)},
     )
     check = module.check_throughput(boasting, validated.records, 0.1)
     assert check.verdict == "drifted"
     assert check.measured == pytest.approx(sum(rates) / 4)
     whole = Validation(profile=boasting, checks=(check,), records=validated.records)
     assert whole.exit_code == 6
-    assert whole.reason.startswith("throughput: 0% of what was promised")
+    assert whole.reason.startswith("throughput: 0% (")
 
 
 def command(path: Path, folder: Path, *flags: str) -> Ended:
@@ -178,7 +187,28 @@ def test_a_profile_that_promises_nothing_cannot_be_validated(
 ) -> None:
     ended = refusal(profile, folder, **{missing: None if missing == "expected_sps" else {}})
     assert ended.code == 2
-    assert "must hold expected_sps and measured.env_steps" in ended.err
+    assert "must hold expected_sps, measured.env_steps and what it was judged by" in ended.err
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"quality_references": {"foo": 1}},
+        {"quality_references": "high"},
+        {"probe": {"matmul_flops_per_s": "fast"}},
+        {"probe": 7},
+        {"quality_sd": "small"},
+        {"replicates": 0},
+        {"env_steps": True},
+    ],
+    ids=str,
+)
+def test_a_profile_that_was_spoiled_is_refused_before_anything_is_measured(
+    profile: Profile, folder: Path, broken: dict[str, Any]
+) -> None:
+    path = write(folder / "spoiled", replace(profile, measured={**profile.measured, **broken}))
+    with pytest.raises(UsageError, match="must hold expected_sps"):
+        validate(path, {}, tolerance=0.1, say=lambda line: None)
 
 
 @pytest.mark.parametrize("tolerance", ["0", "100%", "-5%", "ten", "1.5", "nan"])

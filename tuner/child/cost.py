@@ -163,7 +163,7 @@ def _equation(equation: Any, operands: list[_Value]) -> Counted:
         return Cost(), results
     if (rule := _MATERIALISING.get(name)) is not None:
         return Cost(rule(equation), _traffic(equation, operands), 1), results
-    if name == "slice":
+    if name in ("slice", "split", "unstack"):
         # Whoever consumes it reads this part alone.
         return Cost(), [_Value(result.origins, is_stored=False) for result in results]
     if name in _MOVED or _is_elementwise(equation):
@@ -332,7 +332,7 @@ _MATERIALISING: dict[str, Callable[[Any], float]] = {
     ),
     **dict.fromkeys(("scatter-add", "scatter-mul", "scatter-min", "scatter-max"), _update_size),
     **dict.fromkeys(
-        ("concatenate", "dynamic_slice", "dynamic_update_slice", "gather", "scatter"),
+        ("concatenate", "stack", "dynamic_slice", "dynamic_update_slice", "gather", "scatter"),
         lambda equation: 0.0,
     ),
 }

@@ -5,26 +5,26 @@ the finished policy, and the uniformly random one, are evaluated alike for every
 """
 
 import math
-from typing import Any
 
 import jax
 import numpy as np
 
 from tuner.child.program import Built
 from tuner.ppo.evaluate import make_evaluate, random_policy
+from tuner.ppo.types import Actor
 
 NUM_ENVS = 64
 EVALUATION_SEED = 20_000
 """Evaluation keys are fixed: two policies meet the same environments."""
 
 
-def evaluate_policy(built: Built, params: Any) -> dict[str, float | None]:
+def evaluate_policy(built: Built, actor: Actor) -> dict[str, float | None]:
     """Return `mean_return` of a trained policy and `return_se`, its standard error over episodes.
 
-    Both are None when no episode ended.
+    Both are None when no episode ended. Statistics in the actor are those of the end of training.
     """
     evaluate = jax.jit(make_evaluate(built.env, built.ppo.policy_fn, num_envs=NUM_ENVS))
-    returns = evaluate(params, jax.random.key(EVALUATION_SEED), built.env_params)
+    returns = evaluate(actor, jax.random.key(EVALUATION_SEED), built.env_params)
     values = np.asarray(returns, dtype=np.float64)
     values = values[~np.isnan(values)]
     if values.size < 2:
@@ -35,7 +35,7 @@ def evaluate_policy(built: Built, params: Any) -> dict[str, float | None]:
 
 def evaluate_random(built: Built, seed: int) -> float | None:
     """Return the mean return of uniformly random actions; None when no episode ended."""
-    policy = random_policy(built.env.num_actions)
+    policy = random_policy(built.env.action_space)
     evaluate = jax.jit(make_evaluate(built.env, policy, num_envs=NUM_ENVS))
     returns = np.asarray(evaluate(None, jax.random.key(EVALUATION_SEED + seed), built.env_params))
     known = returns[~np.isnan(returns)]

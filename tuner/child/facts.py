@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from envs.base import Box
 from tuner.child.program import Built
 
 PACKAGES = ("jax", "jaxlib", "optax", "gymnax", "optuna")
@@ -34,10 +35,16 @@ def versions() -> dict[str, str | None]:
 
 
 def environment_facts(built: Built) -> dict[str, Any]:
-    """Return what the parent needs to judge returns and to describe the workload."""
+    """Return what the parent needs to judge returns and to describe the workload.
+
+    `num_actions` is how many discrete actions there are, or how many components an action has;
+    `action_space` says which, `discrete` or `box`.
+    """
+    space = built.env.action_space
     return {
         "obs_shape": list(built.env.obs_shape),
-        "num_actions": built.env.num_actions,
+        "action_space": "box" if isinstance(space, Box) else "discrete",
+        "num_actions": space.num_components if isinstance(space, Box) else space.num_actions,
         "per_step_return": built.env.per_step_return,
         "best_return": built.env.best_return(built.env_params),
     }

@@ -95,11 +95,14 @@ class PeakMemory:
 
 
 def held_bytes(device: jax.Device) -> int | None:
-    """Return what the process holds now: of the device's allocator, on a CPU resident memory."""
-    if device.platform == "cpu":
-        return _status_bytes("VmRSS")
-    stats = device.memory_stats()
+    """Return what the device's allocator has handed out; None on a CPU, which has none."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
     return int(stats["bytes_in_use"]) if stats and "bytes_in_use" in stats else None
+
+
+def resident_bytes() -> int | None:
+    """Return the resident size of this process, None where the system does not tell."""
+    return _status_bytes("VmRSS")
 
 
 def threads() -> int | None:

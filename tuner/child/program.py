@@ -37,8 +37,25 @@ class Built:
         return self.ppo.init_fn(key, self.hyperparams, self.env_params, params)
 
 
-def build(workload: Workload, hardware: dict[str, int], lr_factor: float = 1.0) -> Built:
-    """Make the environment and the PPO of a request; EnvError if the environment is at fault."""
+def build(
+    workload: Workload,
+    hardware: dict[str, int],
+    lr_factor: float = 1.0,
+    *,
+    env_steps: int | None = None,
+) -> Built:
+    """Make the environment and the PPO of a request.
+
+    Args:
+        workload: What is trained.
+        hardware: The four numbers.
+        lr_factor: Multiplies the learning rate.
+        env_steps: The trial's budget, over which a linear schedule falls where the workload does
+            not say; None where nothing is trained.
+
+    Raises:
+        EnvError: The environment or one of its parameters is at fault.
+    """
     env, env_params = make(workload.env, workload.env_params)
     config = PPOConfig(
         **hardware,
@@ -46,9 +63,15 @@ def build(workload: Workload, hardware: dict[str, int], lr_factor: float = 1.0) 
         activation=workload.activation,
         dtype=workload.dtype,
         microbatch=workload.microbatch,
+        lr_schedule=workload.lr_schedule,
+        normalize_obs=workload.normalize_obs,
+        normalize_reward=workload.normalize_reward,
+        clip_value_loss=workload.clip_value_loss,
     )
     scalars = dict(workload.hyperparams)
     scalars["learning_rate"] *= lr_factor
+    if anneal_env_steps := workload.lr_anneal_env_steps or env_steps:
+        scalars["lr_anneal_env_steps"] = anneal_env_steps
     return Built(env, env_params, make_ppo(config, env), Hyperparams(**scalars))
 
 

@@ -20,11 +20,11 @@ from tuner.child import faults
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.facts import device_facts, environment_facts
-from tuner.child.memory import PeakMemory, held_bytes, limit_bytes, threads
+from tuner.child.memory import PeakMemory, held_bytes, limit_bytes, resident_bytes, threads
 from tuner.child.peaks import probe
 from tuner.child.program import Built, Program, block_means, build, compile_training
 from tuner.protocol import TrainRequest
-from tuner.throughput import Block, is_wide, measure_throughput
+from tuner.throughput import Block, is_wide, measure_throughput, student_t
 
 Emit = Callable[..., None]
 
@@ -39,7 +39,12 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
     """Run one trial and send its events; see `tuner.protocol`."""
     counter = CompileCounter()
     device = jax.devices()[0]
-    built = build(request.workload, request.hardware, faults.learning_rate_factor(request.fault))
+    built = build(
+        request.workload,
+        request.hardware,
+        faults.learning_rate_factor(request.fault),
+        env_steps=request.env_steps,
+    )
     emit("started", **device_facts(device), **environment_facts(built))
     program = compile_training(built, counter, device.platform)
     limit = limit_bytes(device, request.memory_limit_bytes, request.reserve_bytes)
@@ -82,12 +87,13 @@ def _train_and_evaluate(
     started = time.monotonic()
     block_means(_sync(program.run(program.init(key), jnp.int32(1)))[1])
     carry = _sync(program.init(key))
-    initial_params = jax.tree.map(jnp.copy, carry.params)
+    initial = jax.tree.map(jnp.copy, carry.actor)  # all of it: the copy below compiles nothing
     batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
     lengths = block_lengths(math.ceil(request.env_steps / batch_size))
     counts = {length: jnp.int32(length) for length in set(lengths)}
     device = jax.devices()[0]
     peak = PeakMemory(device, carry)
+    student_t(1.0)  # imports scipy now and not between two blocks
     compiles = counter.compiles
     emit("warm", seconds=time.monotonic() - started)
 
@@ -97,13 +103,13 @@ def _train_and_evaluate(
         if stop.is_set():
             emit("done", stopped=True)
             return
-    trained_params = jax.tree.map(jnp.copy, carry.params)
+    trained = jax.tree.map(jnp.copy, carry.actor)
     carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
     reading, recompiles = peak.read(), counter.compiles - compiles
     changed = any(
         bool(jnp.any(before != after))
         for before, after in zip(
-            jax.tree.leaves(initial_params), jax.tree.leaves(trained_params), strict=True
+            jax.tree.leaves(initial.params), jax.tree.leaves(trained.params), strict=True
         )
     )
     del carry
@@ -116,7 +122,7 @@ def _train_and_evaluate(
         # Before the parent hears of the end: it then starts a spare, which takes whole cores.
         probe=probe(device) if request.probe else None,
     )
-    returns = evaluate_policy(built, trained_params)
+    returns = evaluate_policy(built, trained)
     emit("done", stopped=False, params_changed=changed, **returns)
 
 
@@ -158,6 +164,7 @@ class _Window:
             learning=learning,
             threads=threads(),
             held_bytes=held_bytes(self._device),
+            resident_bytes=resident_bytes(),
         )
         faults.after_block(self._fault, len(self._blocks) - 1)
         return carry

@@ -14,6 +14,8 @@ from storage.records import DeviceSample
 from tuner.devices.base import DeviceInfo
 
 MIN_SAMPLES = 3
+POWER_SLACK = 2.0
+"""A card may draw more than its limit for moments, but never twice as much."""
 MIN_COVERAGE = 0.8
 """Share of the window that readings must cover to stand for all of it."""
 
@@ -91,7 +93,8 @@ def reduce_window(
     util, reason = _utilisation(samples, window, info, util_source)
     if reason is not None and failure is not None:
         reason = f"{reason} ({failure})"
-    energy_rate = _rate_of_total(samples, window, lambda s: s.energy_j)
+    most_w = None if info.power_limit_w is None else POWER_SLACK * info.power_limit_w
+    energy_rate = _rate_of_total(samples, window, lambda s: s.energy_j, most=most_w)
     power = energy_rate if energy_rate is not None else _mean(inside, lambda s: s.power_w)
     throttle = [s.throttle_reasons for s in inside if s.throttle_reasons is not None]
     return DeviceStats(
@@ -114,9 +117,15 @@ def reduce_window(
             (m for s in inside if (m := s.memory_bytes) is not None), default=None
         ),
         throttle_reasons=reduce(or_, throttle) if throttle else None,
-        steal_percent=_mean_of_rates(samples, window, lambda s: s.steal_percent)[0],
-        other_cpu_percent=_mean_of_rates(samples, window, lambda s: s.other_cpu_percent)[0],
-        other_device_percent=_mean_of_rates(samples, window, lambda s: s.other_device_percent)[0],
+        steal_percent=_if_covered(
+            window, *_mean_of_rates(samples, window, lambda s: s.steal_percent)
+        ),
+        other_cpu_percent=_if_covered(
+            window, *_mean_of_rates(samples, window, lambda s: s.other_cpu_percent)
+        ),
+        other_device_percent=_if_covered(
+            window, *_mean_of_rates(samples, window, lambda s: s.other_device_percent)
+        ),
     )
 
 
@@ -149,18 +158,22 @@ def _utilisation(
     return mean, None
 
 
-def _rate_of_total(samples: Sequence[DeviceSample], window: Window, total: Field) -> float | None:
+def _rate_of_total(
+    samples: Sequence[DeviceSample], window: Window, total: Field, *, most: float | None = None
+) -> float | None:
     """Return how fast a running total grew over the window, per second.
 
     Between two samples the total is taken as linear, so a window's edge may fall anywhere. Where
-    it fell back (the counter wrapped, the driver was loaded anew) that interval is left out and
-    the rest stands for it. `None` where too little of the window is covered.
+    it fell back (the counter wrapped, the driver was loaded anew) or grew faster than `most` a
+    second, that interval is left out and the rest stands for it. `None` where too little of the
+    window is covered.
     """
     known = [(s.t, value) for s in samples if (value := total(s)) is not None]
     grown = covered = 0.0
     for (t0, before), (t1, after) in pairwise(known):
         overlap = window.overlap(t0, t1)
-        if overlap > 0 and after >= before:
+        is_sound = after >= before and (most is None or after - before <= most * (t1 - t0))
+        if overlap > 0 and is_sound:
             grown += (after - before) * overlap / (t1 - t0)
             covered += overlap
     return grown / covered if window.is_covered_by(covered) else None
@@ -174,10 +187,17 @@ def _mean(samples: Sequence[DeviceSample], value: Field) -> float | None:
 def _mean_of_moments(
     samples: Sequence[DeviceSample], window: Window, value: Field
 ) -> tuple[float | None, float]:
-    """Return the mean of a field that describes its moment, and the seconds it stands for."""
-    known = [s for s in samples if value(s) is not None]
-    inside = [s for s in known if window.start <= s.t <= window.end]
-    return _mean(inside, value), window.overlap(known[0].t, known[-1].t) if known else 0.0
+    """Return the mean of a field that describes its moment, and the seconds it stands for.
+
+    These are the times between neighbouring samples that both know it.
+    """
+    inside = [s for s in samples if window.start <= s.t <= window.end]
+    covered = sum(
+        window.overlap(before.t, after.t)
+        for before, after in pairwise(samples)
+        if value(before) is not None and value(after) is not None
+    )
+    return _mean(inside, value), covered
 
 
 def _mean_of_rates(

@@ -1,10 +1,8 @@
 """A device that trains but cannot be read: an accelerator without NVML, such as one under ROCm."""
 
-import time
-
 from storage.records import DeviceSample
 from tuner.devices.base import DeviceInfo
-from tuner.devices.cpu import cpu_model, usable_cores
+from tuner.devices.cpu import CpuDevice, cpu_model, usable_cores
 
 
 class UnreadDevice:
@@ -33,6 +31,7 @@ class UnreadDevice:
             uuid: what tells it from others of its kind, where known.
             pci_bus_id: where it sits, where known.
         """
+        self._host = CpuDevice()
         self._info = DeviceInfo(
             kind="gpu",
             name=name,
@@ -51,11 +50,17 @@ class UnreadDevice:
         return self._info
 
     def watch(self, pid: int | None) -> None:
-        """Do nothing: no process can be watched."""
+        """Watch a process on the host."""
+        self._host.watch(pid)
 
     def sample(self) -> DeviceSample:
-        """Return the time alone."""
-        return DeviceSample(t=time.monotonic())
+        """Return what disturbs the host; of the device nothing is known."""
+        host = self._host.sample()
+        return DeviceSample(
+            t=host.t,
+            other_cpu_percent=host.other_cpu_percent,
+            steal_percent=host.steal_percent,
+        )
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

@@ -9,14 +9,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
-from envs.base import Environment, EnvParams, is_done
-from tuner.ppo.rollout import step_envs
+from envs.base import ActionSpace, Discrete, Environment, EnvParams, is_done
+from tuner.ppo.distributions import categorical
+from tuner.ppo.rollout import action_masks, step_envs
 from tuner.ppo.types import Envs
 
-PolicyFn: TypeAlias = Callable[[Any, PRNGKeyArray, Array], Array]
-"""`policy_fn(params, key, obs: [B, *O]) -> action: [B]`; `PPO.policy_fn` is one."""
+PolicyFn: TypeAlias = Callable[[Any, PRNGKeyArray, Array, Array | None], Array]
+"""`policy_fn(actor, key, obs: [B, *O], mask: [B, actions] | None) -> action: [B]` or `[B, D]`.
+
+`PPO.policy_fn` is one. `mask` is None in environments that allow every action.
+"""
 
 
 class Evaluation(NamedTuple):
@@ -36,26 +40,26 @@ def make_evaluate(
 
     Args:
         env: The environment.
-        policy_fn: Samples actions; a parameter of the returned function chooses among policies, so
-            that one compiled program serves all parameters.
+        policy_fn: Samples actions; an argument of the returned function, the actor, chooses among
+            policies, so that one compiled program serves all. Statistics that an actor holds are
+            used and not changed.
         num_envs: Environments, each giving one return.
 
     Returns:
-        `evaluate(params, key, env_params) -> returns [num_envs]`, to be compiled by the caller. It
+        `evaluate(actor, key, env_params) -> returns [num_envs]`, to be compiled by the caller. It
         runs until all episodes have ended. Where `env.per_step_return`, it runs for exactly
         `env.eval_steps` steps and returns mean rewards per step. NaN for an episode that
         did not end within `env.eval_steps`.
     """
 
-    def evaluate(
-        params: Any, key: PRNGKeyArray, env_params: EnvParams
-    ) -> Float[Array, " num_envs"]:
+    def evaluate(actor: Any, key: PRNGKeyArray, env_params: EnvParams) -> Float[Array, " num_envs"]:
         def is_unfinished(evaluation: Evaluation) -> Array:
             return (evaluation.step < env.eval_steps) & jnp.any(evaluation.running)
 
         def advance(evaluation: Evaluation) -> Evaluation:
             key, policy_key, env_key = jax.random.split(evaluation.key, 3)
-            action = policy_fn(params, policy_key, evaluation.envs.obs)
+            mask = action_masks(env, evaluation.envs, env_params)
+            action = policy_fn(actor, policy_key, evaluation.envs.obs, mask)
             envs, timestep = step_envs(env, evaluation.envs, action, env_key, env_params)
             earned = jnp.where(evaluation.running, timestep.reward, 0.0)
             ended = jnp.logical_and(is_done(timestep), not env.per_step_return)
@@ -76,12 +80,27 @@ def make_evaluate(
     return evaluate
 
 
-def random_policy(num_actions: int) -> PolicyFn:
-    """Return the policy that chooses uniformly; it ignores its parameters (pass `None`)."""
+def random_policy(action_space: ActionSpace) -> PolicyFn:
+    """Return the policy that chooses uniformly, among the allowed actions or over the box.
 
-    def policy_fn(params: Any, key: PRNGKeyArray, obs: Shaped[Array, "B ..."]) -> Int[Array, " B"]:
-        del params
-        return jax.random.randint(key, (obs.shape[0],), 0, num_actions)
+    It ignores its actor (pass `None`).
+    """
+
+    def policy_fn(
+        actor: Any,
+        key: PRNGKeyArray,
+        obs: Shaped[Array, "B ..."],
+        mask: Bool[Array, "B actions"] | None,
+    ) -> Shaped[Array, "B ..."]:
+        del actor
+        num_envs = obs.shape[0]
+        if not isinstance(action_space, Discrete):
+            low, high = jnp.asarray(action_space.low), jnp.asarray(action_space.high)
+            shares = jax.random.uniform(key, (num_envs, action_space.num_components))
+            return low[None, :] + shares * (high - low)[None, :]
+        if mask is not None:
+            return categorical(jnp.zeros(mask.shape, jnp.float32), mask).sample(key)
+        return jax.random.randint(key, (num_envs,), 0, action_space.num_actions)
 
     return policy_fn
 

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from tuner.ppo.networks import log_prob_of, logits_of, value_of
+from tuner.ppo.networks import policy_of, value_of
 from tuner.ppo.types import Batch, Hyperparams, Params, PPOConfig
 
 
@@ -26,30 +25,30 @@ def ppo_loss(
     """Return the loss of some rows, as means, so that equal chunks of a minibatch average to it.
 
     `L = −E[min(ρ·A, clip(ρ, 1−ε, 1+ε)·A)] + vf_coef·½·E[(v − target)²] − ent_coef·E[H]`. The value
-    loss is not clipped: clipping it did not help in a large study (arXiv 2006.05990). The
-    divergence is estimated by `E[(ρ − 1) − log ρ]`, which is never negative.
+    loss is clipped only if asked for (`_value_loss`): it did not help in a large study (arXiv
+    2006.05990). The divergence is estimated by `E[(ρ − 1) − log ρ]`, which is never negative.
 
     Args:
         params: Parameters to differentiate by.
         batch: Rows whose advantages are normalised already.
-        hyperparams: Uses `clip_eps`, `vf_coef` and `ent_coef`.
+        hyperparams: Uses `clip_eps`, `vf_coef`, `ent_coef` and `vf_clip_eps`.
         config: Activation and dtype of the networks.
 
     Returns:
         The loss and its parts.
     """
-    log_probs = jax.nn.log_softmax(logits_of(params, batch.obs, config))
+    policy = policy_of(params, batch.obs, config, mask=batch.mask)
     values = value_of(params, batch.obs, config)
 
-    log_ratio = log_prob_of(log_probs, batch.action) - batch.log_prob
+    log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - hyperparams.clip_eps, 1 + hyperparams.clip_eps)
     surrogate = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
 
     metrics = LossMetrics(
         policy_loss=-surrogate.mean(),
-        value_loss=0.5 * jnp.square(values - batch.target).mean(),
-        entropy=-(jnp.exp(log_probs) * log_probs).sum(axis=1).mean(),
+        value_loss=_value_loss(values, batch, hyperparams),
+        entropy=policy.entropy().mean(),
         approx_kl=((ratio - 1) - log_ratio).mean(),
         clip_fraction=(jnp.abs(ratio - 1) > hyperparams.clip_eps).mean(dtype=jnp.float32),
     )
@@ -59,3 +58,19 @@ def ppo_loss(
         - hyperparams.ent_coef * metrics.entropy
     )
     return loss, metrics
+
+
+def _value_loss(
+    values: Float[Array, " N"], batch: Batch, hyperparams: Hyperparams
+) -> Float[Array, ""]:
+    """Return ½·E[(v − target)²]; the worse of that and of v held near the old value, if clipped.
+
+    With `batch.value` the error is `max((v − target)², (v_old + clip(v − v_old, ±vf_clip_eps) −
+    target)²)`, as in OpenAI's baselines: no gain beyond the clip is rewarded.
+    """
+    error = jnp.square(values - batch.target)
+    if batch.value is not None:
+        eps = hyperparams.vf_clip_eps
+        held = batch.value + jnp.clip(values - batch.value, -eps, eps)
+        error = jnp.maximum(error, jnp.square(held - batch.target))
+    return 0.5 * error.mean()

@@ -5,11 +5,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
-from envs.base import Environment, EnvParams, Timestep, is_done
-from tuner.ppo.networks import log_prob_of, logits_of, value_of
-from tuner.ppo.types import Carry, Envs, Params, PPOConfig, Transition
+from envs.base import (
+    ActionSpace,
+    Discrete,
+    Environment,
+    EnvParams,
+    Timestep,
+    action_mask_of,
+    is_done,
+)
+from tuner.ppo.networks import policy_of, value_of
+from tuner.ppo.normalize import normalize_obs
+from tuner.ppo.types import Actor, Carry, Envs, PPOConfig, Transition
 
 
 class EpisodeStats(NamedTuple):
@@ -32,9 +41,16 @@ def start_envs(
 
 
 def step_envs(
-    env: Environment, envs: Envs, action: Int[Array, " B"], key: PRNGKeyArray, env_params: EnvParams
+    env: Environment,
+    envs: Envs,
+    action: Shaped[Array, "B ..."],
+    key: PRNGKeyArray,
+    env_params: EnvParams,
 ) -> tuple[Envs, Timestep]:
     """Step every environment, then reset those whose episode ended; the key is consumed.
+
+    Actions of a box are clipped to its bounds here, where they enter the environment, and nowhere
+    else.
 
     Returns:
         The environments, ready to be acted on, and the step as it was *before* any reset, with
@@ -43,7 +59,10 @@ def step_envs(
     num_envs = action.shape[0]
     step_key, reset_key = jax.random.split(key)
     timestep = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
-        jax.random.split(step_key, num_envs), envs.state, action, env_params
+        jax.random.split(step_key, num_envs),
+        envs.state,
+        _bounded(action, env.action_space),
+        env_params,
     )
     done = is_done(timestep)
     stepped = Envs(timestep.state, timestep.obs, envs.episode_return + timestep.reward)
@@ -61,6 +80,17 @@ def step_envs(
     return ready, timestep
 
 
+def action_masks(
+    env: Environment, envs: Envs, env_params: EnvParams
+) -> Bool[Array, "B actions"] | None:
+    """Return which actions each environment allows now; None where it has no masks."""
+    action_mask = action_mask_of(env)
+    if action_mask is None:
+        return None
+    masks: Array = jax.vmap(action_mask, in_axes=(0, None))(envs.state, env_params)
+    return masks
+
+
 def collect_rollout(
     carry: Carry, key: PRNGKeyArray, *, env: Environment, config: PPOConfig
 ) -> tuple[Envs, Transition, EpisodeStats]:
@@ -76,17 +106,21 @@ def collect_rollout(
     ) -> tuple[tuple[Envs, EpisodeStats], Transition]:
         envs, stats = state
         action_key, env_key = jax.random.split(step_key)
-        action, log_prob, value = _act(carry.params, envs.obs, action_key, config)
+        mask = action_masks(env, envs, carry.env_params)
+        seen = normalize_obs(carry.obs_stats, envs.obs)
+        policy = policy_of(carry.params, seen, config, mask=mask)
+        action = policy.sample(action_key)
         stepped, timestep = step_envs(env, envs, action, env_key, carry.env_params)
         done = is_done(timestep)
         transition = Transition(
             obs=envs.obs,
             action=action,
-            log_prob=log_prob,
-            value=value,
+            log_prob=policy.log_prob(action),
+            value=value_of(carry.params, seen, config),
             reward=timestep.reward,
             done=done,
-            final_value=_final_value(carry.params, timestep, config),
+            final_value=_final_value(carry.actor, timestep, config),
+            mask=mask,
         )
         finished_return = jnp.where(done, envs.episode_return + timestep.reward, 0.0)
         stats = EpisodeStats(
@@ -109,22 +143,25 @@ def mean_return(stats: EpisodeStats, *, env: Environment, num_env_steps: int) ->
     return stats.finished_return / stats.finished
 
 
-def _act(
-    params: Params, obs: Shaped[Array, "B ..."], key: PRNGKeyArray, config: PPOConfig
-) -> tuple[Int[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
-    """Sample actions; return them with their log-probabilities and the observations' values."""
-    logits = logits_of(params, obs, config)
-    action = jax.random.categorical(key, logits).astype(jnp.int32)
-    log_prob = log_prob_of(jax.nn.log_softmax(logits), action)
-    return action, log_prob, value_of(params, obs, config)
+def _bounded(action: Shaped[Array, "B ..."], space: ActionSpace) -> Shaped[Array, "B ..."]:
+    """Return actions as the environments take them: of the space's shape, within its bounds."""
+    if isinstance(space, Discrete):
+        return action
+    low, high = jnp.asarray(space.low)[None, :], jnp.asarray(space.high)[None, :]
+    return jnp.clip(action, low, high).reshape(-1, *space.shape)
 
 
-def _final_value(params: Params, timestep: Timestep, config: PPOConfig) -> Float[Array, " B"]:
+def _final_value(actor: Actor, timestep: Timestep, config: PPOConfig) -> Float[Array, " B"]:
     """Return the value of the last observation where a time limit cut an episode, else 0."""
     cut = jnp.logical_and(timestep.truncated, jnp.logical_not(timestep.terminated))
+
+    def value_of_last() -> Float[Array, " B"]:
+        seen = normalize_obs(actor.obs_stats, timestep.obs)
+        return jnp.where(cut, value_of(actor.params, seen, config), 0.0)
+
     value: Array = jax.lax.cond(
         jnp.any(cut),
-        lambda: jnp.where(cut, value_of(params, timestep.obs, config), 0.0),
+        value_of_last,
         lambda: jnp.zeros(cut.shape, jnp.float32),
     )
     return value

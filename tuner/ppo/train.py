@@ -10,13 +10,31 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from envs.base import Environment, EnvParams, strongly_typed
+from tuner.ppo.distributions import max_entropy
 from tuner.ppo.gae import gae
-from tuner.ppo.networks import init_params, logits_of, value_of
+from tuner.ppo.networks import init_params, policy_of, sigma_share, value_of
+from tuner.ppo.normalize import (
+    fresh_return_stats,
+    fresh_stats,
+    merge,
+    normalize_obs,
+    scale_reward,
+)
 from tuner.ppo.rollout import collect_rollout, mean_return, start_envs
-from tuner.ppo.types import Batch, Carry, Hyperparams, Metrics, Params, PPOConfig, Transition
+from tuner.ppo.schedule import advanced, scheduled
+from tuner.ppo.types import (
+    Actor,
+    Batch,
+    Carry,
+    Hyperparams,
+    Metrics,
+    Params,
+    PPOConfig,
+    Transition,
+)
 from tuner.ppo.update import Learner, learn, microbatch_size, optimizer
 
 
@@ -29,14 +47,14 @@ class PPO:
     parameters are `params_fn(key)` unless given. They are apart because the orthogonal start takes
     seconds to compile and, unlike the rest, not anew for every hardware config.
     `update_fn(carry)` collects and learns from `num_envs × num_steps` env-steps and returns the
-    carry and `Metrics`. `policy_fn(params, key, obs)` samples actions. `microbatch` is the number
-    of rows it was resolved to.
+    carry and `Metrics`. `policy_fn(actor, key, obs, mask)` samples actions; `carry.actor` is an
+    actor. `microbatch` is the number of rows it was resolved to.
     """
 
     params_fn: Callable[[PRNGKeyArray], Params]
     init_fn: Callable[..., Carry]
     update_fn: Callable[[Carry], tuple[Carry, Metrics]]
-    policy_fn: Callable[[Params, PRNGKeyArray, Array], Array]
+    policy_fn: Callable[[Actor, PRNGKeyArray, Array, Array | None], Array]
     microbatch: int
 
 
@@ -62,7 +80,7 @@ def make_ppo(config: PPOConfig, env: Environment) -> PPO:
 
 def _init_params(key: PRNGKeyArray, *, env: Environment, config: PPOConfig) -> Params:
     params_key = jax.random.split(key, 3)[1]
-    return init_params(params_key, config, obs_shape=env.obs_shape, num_actions=env.num_actions)
+    return init_params(params_key, config, obs_shape=env.obs_shape, action_space=env.action_space)
 
 
 def _init(
@@ -86,6 +104,9 @@ def _init(
         key=key,
         hyperparams=hyperparams,
         env_params=env_params,
+        env_steps=jnp.zeros((), jnp.uint32),
+        obs_stats=fresh_stats(env.obs_shape) if config.normalize_obs else None,
+        return_stats=fresh_return_stats(config.num_envs) if config.normalize_reward else None,
     )
     # An argument passed through, or an observation that is also part of the state, would be one
     # buffer in two places, and a donated carry would then destroy what its owner still needs.
@@ -95,15 +116,17 @@ def _init(
 
 def _update(carry: Carry, *, env: Environment, config: PPOConfig) -> tuple[Carry, Metrics]:
     key, rollout_key, learn_key = jax.random.split(carry.key, 3)
+    hyperparams = scheduled(carry.hyperparams, carry.env_steps, config)
 
-    envs, rollout, stats = collect_rollout(carry, rollout_key, env=env, config=config)
-    last_value = value_of(carry.params, envs.obs, config)
-    advantages, targets = gae(rollout, last_value, carry.hyperparams)
+    envs, raw, stats = collect_rollout(carry, rollout_key, env=env, config=config)
+    carry, rollout = _normalize(carry, raw)
+    last_value = value_of(carry.params, normalize_obs(carry.obs_stats, envs.obs), config)
+    advantages, targets = gae(rollout, last_value, hyperparams)
     learner, steps = learn(
         Learner(carry.params, carry.opt_state),
-        _flatten(rollout, advantages, targets),
+        _flatten(rollout, advantages, targets, config=config),
         key=learn_key,
-        hyperparams=carry.hyperparams,
+        hyperparams=hyperparams,
         config=config,
     )
 
@@ -112,23 +135,76 @@ def _update(carry: Carry, *, env: Environment, config: PPOConfig) -> tuple[Carry
         "explained_variance": _explained_variance(rollout.value, targets),
         "grad_norm": steps.grad_norm,
         **steps.loss._asdict(),
+        **_exploration(learner.params, rollout),
     }
-    carry = carry._replace(params=learner.params, opt_state=learner.opt_state, envs=envs, key=key)
+    carry = carry._replace(
+        params=learner.params,
+        opt_state=learner.opt_state,
+        envs=envs,
+        key=key,
+        env_steps=advanced(carry.env_steps, config),
+        obs_stats=None if carry.obs_stats is None else merge(carry.obs_stats, raw.obs),
+    )
     return carry, metrics
 
 
+def _normalize(carry: Carry, raw: Transition) -> tuple[Carry, Transition]:
+    """Return the rollout as the networks see it, and the carry with merged returns.
+
+    The statistics of observations are left as they are: the rest of the update needs them still.
+    """
+    rollout = raw._replace(obs=normalize_obs(carry.obs_stats, raw.obs))
+    if carry.return_stats is None:
+        return carry, rollout
+    return_stats, reward = scale_reward(
+        carry.return_stats, raw.reward, raw.done, hyperparams=carry.hyperparams
+    )
+    return carry._replace(return_stats=return_stats), rollout._replace(reward=reward)
+
+
+def _exploration(params: Params, rollout: Transition) -> Metrics:
+    """Return what a policy's certainty is judged against, where `entropy` alone does not tell.
+
+    `sigma_share` of a Gaussian policy: its σ over its start. `max_entropy` of a masked one: the
+    mean over the batch of the entropy that the allowed actions leave room for.
+    """
+    metrics: Metrics = {}
+    if params.log_std is not None:
+        metrics["sigma_share"] = sigma_share(params.log_std)
+    if rollout.mask is not None:
+        metrics["max_entropy"] = max_entropy(rollout.mask).mean()
+    return metrics
+
+
 def _sample_action(
-    params: Params, key: PRNGKeyArray, obs: Shaped[Array, "B ..."], *, config: PPOConfig
-) -> Int[Array, " B"]:
-    logits = logits_of(params, obs, config)
-    return jax.random.categorical(key, logits).astype(jnp.int32)
+    actor: Actor,
+    key: PRNGKeyArray,
+    obs: Shaped[Array, "B ..."],
+    mask: Bool[Array, "B actions"] | None = None,
+    *,
+    config: PPOConfig,
+) -> Shaped[Array, "B ..."]:
+    seen = normalize_obs(actor.obs_stats, obs)
+    return policy_of(actor.params, seen, config, mask=mask).sample(key)
 
 
 def _flatten(
-    rollout: Transition, advantages: Float[Array, "T B"], targets: Float[Array, "T B"]
+    rollout: Transition,
+    advantages: Float[Array, "T B"],
+    targets: Float[Array, "T B"],
+    *,
+    config: PPOConfig,
 ) -> Batch:
     """Turn `[T, B, …]` into `[T·B, …]`, keeping what the loss needs."""
-    batch = Batch(rollout.obs, rollout.action, rollout.log_prob, advantages, targets)
+    batch = Batch(
+        obs=rollout.obs,
+        action=rollout.action,
+        log_prob=rollout.log_prob,
+        advantage=advantages,
+        target=targets,
+        mask=rollout.mask,
+        value=rollout.value if config.clip_value_loss else None,
+    )
     flat: Batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
     return flat
 

@@ -141,8 +141,14 @@ def test_only_the_blocks_of_the_budget_are_learning(trained: TrialRun) -> None:
     learning = [block.data["learning"] for block in blocks]
     assert learning == [True] * 32 + [False] * (len(blocks) - 32)
     assert all(block.data["threads"] > 1 for block in blocks)
-    assert all(block.data["held_bytes"] > 10_000_000 for block in blocks)
+    assert all(block.data["resident_bytes"] > 10_000_000 for block in blocks)
     assert first(trained, "measured").data["env_steps"] == 64 * BATCH
+
+
+def test_nothing_recompiles_with_every_option_on(train: Train) -> None:
+    options = {"normalize_obs": True, "normalize_reward": True, "clip_value_loss": True}
+    ended = train(workload=replace(workload(), lr_schedule="linear", **options))
+    assert first(ended, "measured").data["recompiles"] == 0
 
 
 def test_a_budget_ends_at_the_first_update_at_or_past_it(train: Train) -> None:

@@ -209,11 +209,11 @@ def test_the_totals_of_two_adjacent_windows_add_up(
 
 
 @given(
-    rates=st.lists(st.none() | st.floats(0.0, 100.0), min_size=2, max_size=20),
+    rates=st.lists(st.floats(0.0, 100.0), min_size=2, max_size=20),
     cut=st.floats(0.0, 1.0),
 )
 def test_a_mean_of_rates_lies_between_those_of_two_adjacent_windows(
-    rates: list[float | None], cut: float
+    rates: list[float], cut: float
 ) -> None:
     samples = [DeviceSample(t=float(t), other_device_percent=r) for t, r in enumerate(rates)]
     end = float(len(rates) - 1)
@@ -226,3 +226,20 @@ def test_a_mean_of_rates_lies_between_those_of_two_adjacent_windows(
     assert (whole is None) == (known == [])
     if whole is not None:
         assert min(known) - 1e-9 <= whole <= max(known) + 1e-9
+
+
+def test_one_reading_does_not_contaminate_a_whole_window() -> None:
+    busy = [DeviceSample(t=0.0), DeviceSample(t=0.25, steal_percent=100.0, other_cpu_percent=100.0)]
+    unknown = [DeviceSample(t=float(t)) for t in range(1, 11)]
+    stats = reduce_gpu([*busy, *unknown], 0, 10)
+    assert (stats.steal_percent, stats.other_cpu_percent) == (None, None)
+
+
+def test_an_energy_counter_that_jumps_up_is_not_believed() -> None:
+    # 300 J a second, but 10⁹ J within the fifth; the rest stands for it: 10 s · 300 W.
+    totals = [300.0 * t + (1e9 if t >= 5 else 0.0) for t in range(11)]
+    samples = [DeviceSample(t=float(t), energy_j=total) for t, total in enumerate(totals)]
+    info = replace(GPU, power_limit_w=700.0)
+    stats = reduce_window(samples, Window(0, 10), info=info, util_source="nvml")
+    assert stats.power_w == pytest.approx(300.0)
+    assert stats.energy_j == pytest.approx(3000.0)

@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from envs.base import Timestep, strongly_typed
+from envs.base import Box, Discrete, Timestep, strongly_typed
 
 
 class ProbeParams(NamedTuple):
@@ -50,7 +50,7 @@ class Probe:
     eval_steps: int = 16
 
     obs_shape: ClassVar[tuple[int, ...]] = (2,)
-    num_actions: ClassVar[int] = 2
+    action_space: ClassVar[Discrete] = Discrete(2)
     per_step_return: ClassVar[bool] = False
 
     def best_return(self, params: ProbeParams) -> float | None:
@@ -89,3 +89,47 @@ class Probe:
 
     def _observe(self, state: ProbeState) -> Float[Array, " 2"]:
         return jnp.stack([state.sign, state.clock.astype(jnp.float32)])
+
+
+@dataclass(frozen=True, slots=True)
+class BoxProbe(Probe):
+    """Two real numbers, as a column; best are ½·sign and −¼. The reward is −(distance)².
+
+    The observation after a step is the action as it arrived, for those who look.
+    """
+
+    action_space: ClassVar[Box] = Box((-1.0, -0.5), (1.0, 0.5), (2, 1))  # type: ignore[assignment]
+
+    def step(  # type: ignore[override]
+        self, key: PRNGKeyArray, state: ProbeState, action: Float[Array, "2 1"], params: ProbeParams
+    ) -> Timestep:
+        wanted = jnp.stack([0.5 * state.sign, jnp.float32(-0.25)])
+        after = ProbeState(state.sign, state.clock + 1)
+        return Timestep(
+            obs=action[:, 0],
+            state=after,
+            reward=params.constant - jnp.square(action[:, 0] - wanted).sum(),
+            terminated=after.clock >= params.length,
+            truncated=jnp.zeros((), jnp.bool_),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedProbe(Probe):
+    """Four actions; 0 and 1 are allowed at a positive sign, 1 alone at another.
+
+    Action 0 earns 1, action 1 nothing, and the forbidden ones would earn 100.
+    """
+
+    action_space: ClassVar[Discrete] = Discrete(4)
+
+    def action_mask(self, state: ProbeState, params: ProbeParams) -> Bool[Array, " 4"]:
+        return jnp.stack(
+            [state.sign > 0, *(jnp.bool_(allowed) for allowed in (True, False, False))]
+        )
+
+    def step(
+        self, key: PRNGKeyArray, state: ProbeState, action: Int[Array, ""], params: ProbeParams
+    ) -> Timestep:
+        timestep = Probe.step(self, key, state, action, params)
+        return timestep._replace(reward=jnp.array([1.0, 0.0, 100.0, 100.0])[action])

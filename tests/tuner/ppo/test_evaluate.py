@@ -3,13 +3,15 @@ import jax.numpy as jnp
 import pytest
 
 from envs.registry import make
-from tests.tuner.ppo.probes import Probe, ProbeParams
+from tests.tuner.ppo.probes import BoxProbe, MaskedProbe, Probe, ProbeParams
 from tuner.ppo.evaluate import make_evaluate, random_policy
 
 KEY = jax.random.key(0)
 
 
-def match_sign(params: jax.Array, key: jax.Array, obs: jax.Array) -> jax.Array:
+def match_sign(
+    params: jax.Array, key: jax.Array, obs: jax.Array, mask: jax.Array | None
+) -> jax.Array:
     """Choose the rewarded action where `params` is 1, the other where it is 0."""
     return jnp.where((obs[:, 0] > 0) == (params == 1), 1, 0)
 
@@ -45,7 +47,7 @@ def test_nothing_of_that_compiled_anew(evaluate) -> None:  # type: ignore[no-unt
 
 def test_random_stress_earns_its_closed_form_per_step() -> None:
     env, params = make("stress", {"obs_dim": 2})
-    evaluate = jax.jit(make_evaluate(env, random_policy(3)))
+    evaluate = jax.jit(make_evaluate(env, random_policy(env.action_space)))
     returns = evaluate(None, KEY, params)
     # 64 × 2,000 steps of deviation about 0.8: a standard error of 0.003 or so.
     assert returns.shape == (64,)
@@ -55,6 +57,33 @@ def test_random_stress_earns_its_closed_form_per_step() -> None:
 
 def test_random_cartpole_falls_soon() -> None:
     env, params = make("gymnax:CartPole-v1", {})
-    returns = jax.jit(make_evaluate(env, random_policy(2)))(None, KEY, params)
+    returns = jax.jit(make_evaluate(env, random_policy(env.action_space)))(None, KEY, params)
     assert float(returns.min()) >= 8
     assert 15 < float(returns.mean()) < 30
+
+
+def test_random_actions_are_uniform_over_the_box() -> None:
+    box = BoxProbe().action_space
+    actions = random_policy(box)(None, KEY, jnp.zeros((9000, 2)), None)
+    assert actions.shape == (9000, 2)
+    # Uniform over [−1, 1] and [−½, ½]: deviations 2/√12 = 0.577 and 0.289; errors over √9,000.
+    assert actions.mean(axis=0).tolist() == pytest.approx([0, 0], abs=0.03)
+    assert actions.std(axis=0).tolist() == pytest.approx([0.577, 0.289], abs=0.01)
+    assert jnp.abs(actions).max(axis=0).tolist() == pytest.approx([1, 0.5], abs=0.01)
+
+
+def test_random_actions_are_uniform_over_the_allowed_ones() -> None:
+    mask = jnp.tile(jnp.array([[True, False, True, False]]), (9000, 1))
+    actions = random_policy(MaskedProbe().action_space)(None, KEY, jnp.zeros((9000, 2)), mask)
+    counts = jnp.bincount(actions, length=4).tolist()
+    # 4,500 each, standard deviation √(9,000·½·½) = 47.
+    assert counts == pytest.approx([4500, 0, 4500, 0], abs=5 * 47)
+    assert counts[1] == counts[3] == 0
+
+
+def test_random_actions_in_an_environment_with_masks_are_allowed_ones() -> None:
+    # A forbidden action would earn 100.
+    env = MaskedProbe()
+    evaluate = jax.jit(make_evaluate(env, random_policy(env.action_space), num_envs=64))
+    returns = evaluate(None, KEY, ProbeParams(has_sign=True).as_arrays())
+    assert set(returns.tolist()) == {0.0, 1.0}

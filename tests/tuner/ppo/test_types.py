@@ -17,7 +17,14 @@ def test_sizes_follow_from_the_four_numbers() -> None:
         ({"network": (64, 0)}, r"network\[1\] must be at least 1, but got 0"),
         ({"microbatch": 0}, "microbatch must be at least 1, but got 0"),
         ({"num_minibatches": 3}, "must be a multiple of num_minibatches, but got 64 and 3"),
-        ({"activation": "gelu"}, "activation must be one of tanh, relu, but got 'gelu'"),
+        (
+            {"activation": "gelu"},
+            "activation must be one of tanh, relu, elu, swish, but got 'gelu'",
+        ),
+        (
+            {"lr_schedule": "cosine"},
+            "lr_schedule must be one of constant, linear, but got 'cosine'",
+        ),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, but got 'float16'"),
     ],
 )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs.base import Discrete
 from tuner.ppo.networks import init_params
 from tuner.ppo.types import Batch, Hyperparams, Params, PPOConfig
 from tuner.ppo.update import Learner, StepMetrics, learn, microbatch_size, optimizer
@@ -29,7 +30,7 @@ def random_batch(size: int) -> Batch:
 @partial(jax.jit, static_argnames="config")
 def learned(config: PPOConfig, hyperparams: Hyperparams) -> tuple[Params, Params, StepMetrics]:
     """Return the parameters before and after four gradient steps, and their metrics."""
-    params = init_params(jax.random.key(0), config, obs_shape=(1,), num_actions=3)
+    params = init_params(jax.random.key(0), config, obs_shape=(1,), action_space=Discrete(3))
     learner, metrics = learn(
         Learner(params, optimizer(hyperparams).init(params)),
         random_batch(config.batch_size),

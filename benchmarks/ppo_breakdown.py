@@ -1,0 +1,292 @@
+"""Where the time of one PPO update goes, and how far that is from the least it could take.
+
+    .venv/bin/python benchmarks/ppo_breakdown.py                       two configs on a CPU
+    .venv/bin/python benchmarks/ppo_breakdown.py --config 512,128,4,4  another one
+
+Every part is compiled alone and run on a real rollout's arrays, as often as an update does. What
+the whole update takes beyond the sum is "rest": metrics, normalising advantages, and what the
+compiler does differently when the parts stand together (less than nothing, where it fuses them).
+On a CPU: one pinned core, CPU-seconds.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax  # type: ignore[import-untyped]
+from ppo_document import deliver, facts, parser_of, say, this_device
+from ppo_floor import copied_bytes, measure_floor, products_of
+from ppo_statistics import best_seconds
+
+from envs.base import Environment
+from envs.registry import make
+from tuner.child.cost import count
+from tuner.child.program import block_fn
+from tuner.ppo.gae import gae
+from tuner.ppo.loss import ppo_loss
+from tuner.ppo.networks import value_of
+from tuner.ppo.rollout import collect_rollout
+from tuner.ppo.shuffle import shuffle
+from tuner.ppo.train import PPO, make_ppo
+from tuner.ppo.types import Batch, Carry, Hyperparams, PPOConfig
+from tuner.ppo.update import optimizer
+
+ENV = "gymnax:CartPole-v1"
+CONFIGS = {
+    "cpu": ((64, 128, 4, 4), (2048, 128, 8, 4)),
+    "gpu": ((2048, 128, 8, 4), (16384, 128, 16, 4)),
+}
+BUDGET_S, QUICK_BUDGET_S = 3.0, 0.5
+"""How long a part is repeated; the least time of its repetitions counts."""
+UPDATES = 2
+"""Updates in the program whose total is timed: a carry goes from one to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the update: what to run, and how often an update does that."""
+
+    name: str
+    run: Callable[[], Any]
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One config, ready to be taken apart, and where its training stands."""
+
+    config: PPOConfig
+    env: Environment
+    ppo: PPO
+    carry: Carry
+
+
+def main() -> None:
+    """Measure, print and, if asked, write."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--config", action="append", type=_numbers, metavar="N,N,N,N")
+    arguments = parser.parse_args()
+    device = this_device()
+    core = max(os.sched_getaffinity(0)) if device.kind == "cpu" else None
+    if core is not None:
+        # Before the first computation: jax's thread pools are as large as the affinity allows then.
+        os.sched_setaffinity(0, {core})
+    clock = time.process_time if device.kind == "cpu" else time.perf_counter
+    configs = CONFIGS[device.kind][-1:] if arguments.quick else CONFIGS[device.kind]
+    budget_s = QUICK_BUDGET_S if arguments.quick else BUDGET_S
+    document = facts(device) | {
+        "env": ENV,
+        "clock": "cpu_s" if device.kind == "cpu" else "wall_s",
+        "pinned_to_core": core,
+        "configs": [
+            take_apart(setting_of(numbers), clock, budget_s)
+            for numbers in arguments.config or configs
+        ],
+    }
+    deliver(document, table_of(document), arguments)
+
+
+def setting_of(numbers: tuple[int, ...]) -> Setting:
+    """Build PPO for four numbers."""
+    num_envs, num_steps, num_minibatches, num_epochs = numbers
+    config = PPOConfig(num_envs, num_steps, num_minibatches, num_epochs)
+    env, env_params = make(ENV, {})
+    ppo = make_ppo(config, env)
+    carry = jax.jit(lambda key: ppo.init_fn(key, Hyperparams(), env_params))(jax.random.key(0))
+    return Setting(config, env, ppo, carry)
+
+
+def take_apart(setting: Setting, clock: Callable[[], float], budget_s: float) -> dict[str, Any]:
+    """Return one row of the document: the whole update, its parts and its floor."""
+    config = setting.config
+    say(f"{config.num_envs}x{config.num_steps}: the whole update")
+    update_s, carry = whole_update(setting, clock, budget_s)
+    setting = replace(setting, carry=carry)
+    batch, parts = parts_of(setting)
+    seconds: dict[str, float] = {}
+    for part in parts:
+        say(f"{config.num_envs}x{config.num_steps}: {part.name}")
+        seconds[part.name] = part.times * best_seconds(part.run, clock, budget_s=budget_s)
+    seconds["rest"] = update_s - sum(seconds.values())
+    say(f"{config.num_envs}x{config.num_steps}: floor")
+    policy_head = setting.carry.params.policy[-1]
+    products = products_of(
+        config,
+        microbatch=setting.ppo.microbatch,
+        obs_size=batch.obs[0].size,
+        num_outputs=policy_head.bias.size,
+    )
+    floor = measure_floor(
+        products,
+        copied=copied_bytes(batch, config.num_epochs),
+        clock=clock,
+        budget_s=budget_s / 10,
+    )
+    flops = count(jax.make_jaxpr(setting.ppo.update_fn)(setting.carry)).flops
+    return {
+        "num_envs": config.num_envs,
+        "num_steps": config.num_steps,
+        "num_minibatches": config.num_minibatches,
+        "num_epochs": config.num_epochs,
+        "microbatch": setting.ppo.microbatch,
+        "update_s": update_s,
+        "sps": config.batch_size / update_s,
+        "parts_s": seconds,
+        "parts_share": {name: part / update_s for name, part in seconds.items()},
+        "floor": floor,
+        "floor_share": floor["floor_s"] / update_s,
+        "flops": flops,
+        "flops_per_s": flops / update_s,
+        "share_of_matmul_rate": flops / update_s / floor["matmul_flops_per_s"],
+    }
+
+
+def whole_update(
+    setting: Setting, clock: Callable[[], float], budget_s: float
+) -> tuple[float, Carry]:
+    """Return the seconds of one update within the block that a trial runs, and the carry after.
+
+    The carry of `setting` is donated.
+    """
+    num_updates, held = jnp.int32(UPDATES), setting.carry
+    block = jax.jit(block_fn(setting.ppo.update_fn), donate_argnums=0)
+    compiled = block.lower(held, num_updates).compile()
+
+    def run() -> None:
+        nonlocal held
+        held, sums = compiled(held, num_updates)
+        jax.block_until_ready((held, sums))
+
+    run()
+    seconds = best_seconds(run, clock, budget_s=budget_s) / UPDATES
+    return seconds, held
+
+
+def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
+    """Return a real batch and the parts of an update, compiled and run once."""
+    config, carry = setting.config, setting.carry
+    key = jax.random.key(1)
+
+    def collect(carry: Carry, key: jax.Array) -> Any:
+        return collect_rollout(carry, key, env=setting.env, config=config)
+
+    def advantages(carry: Carry, last_obs: jax.Array, rollout: Any) -> Any:
+        return gae(rollout, value_of(carry.params, last_obs, config), carry.hyperparams)
+
+    envs, rollout, _ = jax.jit(collect)(carry, key)
+    advantage, target = jax.jit(advantages)(carry, envs.obs, rollout)
+    batch: Batch = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+        Batch(rollout.obs, rollout.action, rollout.log_prob, advantage, target),
+    )
+    order = shuffle(key, config.batch_size).reshape(-1, setting.ppo.microbatch)
+    chunks = jax.tree.map(lambda leaf: leaf[order], batch)
+    grads = jax.tree.map(jnp.ones_like, carry.params)
+    epochs = config.num_epochs
+    return batch, [
+        _part("rollout", collect, (carry, key)),
+        _part("advantage", advantages, (carry, envs.obs, rollout)),
+        _part("shuffle", lambda key: shuffle(key, config.batch_size), (key,), times=epochs),
+        _part("gather", _gather_epoch, (batch, order), times=epochs),
+        _part("forward_backward", _gradient_epoch(config), (carry, chunks), times=epochs),
+        _part("optimiser", _optimiser_epoch(config), (carry, grads), times=epochs),
+    ]
+
+
+def _part(
+    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], *, times: int = 1
+) -> Part:
+    compiled = jax.jit(function).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+    return Part(name, lambda: jax.block_until_ready(compiled(*arguments)), times)
+
+
+def _gather_epoch(batch: Batch, order: jax.Array) -> Batch:
+    """Gather every chunk in turn; each overwrites the one before, so that none is left out."""
+
+    def gather(last: Batch, indices: jax.Array) -> tuple[Batch, None]:
+        del last
+        return _rows(batch, indices), None
+
+    rows: Batch = jax.lax.scan(gather, _rows(batch, order[0]), order)[0]
+    return rows
+
+
+def _rows(batch: Batch, indices: jax.Array) -> Batch:
+    rows: Batch = jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), batch)
+    return rows
+
+
+def _gradient_epoch(config: PPOConfig) -> Callable[[Carry, Batch], Any]:
+    """Return the gradients of all chunks of an epoch, summed, at parameters that stay."""
+
+    def epoch(carry: Carry, chunks: Batch) -> Any:
+        def gradient(rows: Batch) -> Any:
+            return jax.grad(ppo_loss, has_aux=True)(carry.params, rows, carry.hyperparams, config)
+
+        def accumulate(total: Any, rows: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(rows)), None
+
+        shapes = jax.eval_shape(gradient, jax.tree.map(lambda leaf: leaf[0], chunks))
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(accumulate, nothing, chunks)[0]
+
+    return epoch
+
+
+def _optimiser_epoch(config: PPOConfig) -> Callable[[Carry, Any], Any]:
+    """Return the optimiser's steps of an epoch, on one gradient."""
+
+    def epoch(carry: Carry, grads: Any) -> Any:
+        def step(state: Any, _: None) -> tuple[Any, None]:
+            params, opt_state = state
+            # Scaled by a parameter, so that nothing can be computed once for all steps.
+            now = jax.tree.map(lambda grad, param: grad * param, grads, params)
+            updates, opt_state = optimizer(carry.hyperparams).update(now, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        start = (carry.params, carry.opt_state)
+        return jax.lax.scan(step, start, None, length=config.num_minibatches)[0]
+
+    return epoch
+
+
+def table_of(document: dict[str, Any]) -> str:
+    """Return the document as a table to read."""
+    unit = "CPU ms" if document["clock"] == "cpu_s" else "ms"
+    lines = []
+    for row in document["configs"]:
+        numbers = [row[key] for key in ("num_envs", "num_steps", "num_minibatches", "num_epochs")]
+        lines.append(
+            f"{','.join(map(str, numbers))}: {row['update_s'] * 1e3:,.1f} {unit} an update, "
+            f"{row['sps']:,.0f} env-steps a second, {row['microbatch']} rows at once"
+        )
+        lines += [
+            f"  {name:<18}{seconds * 1e3:>10,.2f}{row['parts_share'][name]:>8.1%}"
+            for name, seconds in row["parts_s"].items()
+        ]
+        floor = row["floor"]
+        copied = "unknown" if floor["copy_s"] is None else f"{floor['copy_s'] * 1e3:,.1f} {unit}"
+        lines += [
+            f"  floor: products {floor['matmul_s'] * 1e3:,.1f} {unit} at "
+            f"{floor['matmul_flops_per_s'] / 1e9:,.1f} GFLOP/s, copies {copied}; together "
+            f"{row['floor_share']:.0%} of the update",
+            f"  all arithmetic of the update at {row['flops_per_s'] / 1e9:,.1f} GFLOP/s: "
+            f"{row['share_of_matmul_rate']:.0%} of the rate of bare products at its own shapes",
+        ]
+    return "\n".join(lines)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(number) for number in text.split(","))
+    if len(numbers) != 4:
+        raise ValueError(f"a config must be four numbers, but got {text!r}; try 2048,128,8,4")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

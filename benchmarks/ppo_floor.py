@@ -1,0 +1,171 @@
+"""The least time an update of PPO can take: its matrix products and its copies, each alone.
+
+Apart from the breakdown because the floor is computed from shapes and measured without PPO.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from ppo_statistics import best_seconds
+
+from tuner.child.memory import limit_bytes
+from tuner.child.peaks import Unmeasurable, copy, last_level_cache_bytes
+from tuner.ppo.types import Batch, PPOConfig
+
+CHAINED = 64
+"""Products in one timed program, so that starting it costs nothing beside them."""
+CHANGE = 1e-3
+UNKNOWN_FREE_BYTES = 2**32
+
+Kind = Literal["forward", "kernel_gradient", "input_gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A layer's product on `rows` rows: `x·W`, or `xᵀ·g`, or `g·Wᵀ` of the backward pass."""
+
+    kind: Kind
+    rows: int
+    inputs: int
+    outputs: int
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions, the same for all three."""
+        return 2 * self.rows * self.inputs * self.outputs
+
+
+def products_of(
+    config: PPOConfig, *, microbatch: int, obs_size: int, num_outputs: int
+) -> dict[Product, int]:
+    """Return every product of one update, with how often it is computed.
+
+    Args:
+        config: The four numbers and the hidden widths.
+        microbatch: Rows whose gradient is computed at once.
+        obs_size: Numbers in one observation.
+        num_outputs: Outputs of the policy; the value function has one.
+    """
+    chunks = config.num_epochs * config.batch_size // microbatch
+    found: dict[Product, int] = {}
+    for last in (num_outputs, 1):
+        widths = (obs_size, *config.network, last)
+        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
+            times = {
+                Product("forward", config.num_envs, inputs, outputs): config.num_steps,
+                Product("forward", microbatch, inputs, outputs): chunks,
+                Product("kernel_gradient", microbatch, inputs, outputs): chunks,
+            }
+            if layer:  # nobody asks for the gradient of an observation
+                times[Product("input_gradient", microbatch, inputs, outputs)] = chunks
+            if config.num_envs == microbatch:
+                times[Product("forward", microbatch, inputs, outputs)] += config.num_steps
+            for product, number in times.items():
+                found[product] = found.get(product, 0) + number
+    return found
+
+
+def copied_bytes(batch: Batch, num_epochs: int) -> int:
+    """Return the bytes that an update must move: a batch written once, then gathered every epoch.
+
+    A gather reads and writes every row.
+    """
+    size = sum(int(leaf.nbytes) for leaf in jax.tree.leaves(batch))
+    return size * (1 + 2 * num_epochs)
+
+
+def seconds_of(product: Product, clock: Callable[[], float], *, budget_s: float) -> float:
+    """Return the seconds of one bare product within a compiled loop of equal ones."""
+    left_shape, right_shape, multiply = _operands(product)
+    left_key, right_key = jax.random.split(jax.random.key(0))
+    left, right = jax.random.normal(left_key, left_shape), jax.random.normal(right_key, right_shape)
+
+    def loop(left: jax.Array, right: jax.Array) -> jax.Array:
+        def again(_: jax.Array, held: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            # One number changes in place, or the compiler would multiply once, before the loop.
+            left, last = held
+            left = left.at[0, 0].set(last[0, 0] * CHANGE)
+            return left, multiply(left, right)
+
+        start = (left, jnp.zeros_like(multiply(left, right)))
+        result: jax.Array = jax.lax.fori_loop(0, CHAINED, again, start)[1]
+        return result
+
+    compiled = jax.jit(loop).lower(left, right).compile()
+    jax.block_until_ready(compiled(left, right))
+    seconds = best_seconds(
+        lambda: jax.block_until_ready(compiled(left, right)), clock, budget_s=budget_s
+    )
+    return seconds / CHAINED
+
+
+def _operands(
+    product: Product,
+) -> tuple[tuple[int, int], tuple[int, int], Callable[[jax.Array, jax.Array], jax.Array]]:
+    """Return the shapes of both operands and how they are multiplied."""
+    rows, kernel = product.rows, (product.inputs, product.outputs)
+    if product.kind == "forward":
+        return (rows, product.inputs), kernel, lambda obs, kernel: obs @ kernel
+    if product.kind == "kernel_gradient":
+        return (rows, product.inputs), (rows, product.outputs), lambda obs, grad: obs.T @ grad
+    return (rows, product.outputs), kernel, lambda grad, kernel: grad @ kernel.T
+
+
+def measure_floor(
+    products: dict[Product, int],
+    *,
+    copied: int,
+    clock: Callable[[], float],
+    budget_s: float,
+) -> dict[str, Any]:
+    """Measure every product and the copy rate, and return what an update takes of both.
+
+    Returns:
+        `matmul_s`, `matmul_flops`, `matmul_flops_per_s` (all products together),
+        `copy_bytes_per_s` and `copy_s` (None with `copy_reason` where memory cannot be measured),
+        `floor_s` (their sum, as far as known), and the single `products`.
+    """
+    rows = list(_timed(products, clock, budget_s))
+    matmul_s = sum(row["total_s"] for row in rows)
+    flops = sum(product.flops * number for product, number in products.items())
+    rate, reason = copy_rate()
+    copy_s = None if rate is None else copied / rate
+    return {
+        "matmul_flops": flops,
+        "matmul_s": matmul_s,
+        "matmul_flops_per_s": flops / matmul_s,
+        "copied_bytes": copied,
+        "copy_bytes_per_s": rate,
+        "copy_s": copy_s,
+        "copy_reason": reason,
+        "floor_s": matmul_s + (copy_s or 0.0),
+        "products": rows,
+    }
+
+
+def copy_rate() -> tuple[float | None, str | None]:
+    """Return the bytes per second that memory reads and writes; or None and the reason."""
+    device = jax.devices()[0]
+    cache = last_level_cache_bytes() if device.platform == "cpu" else None
+    try:
+        return copy(cache, limit_bytes(device, None, 0) or UNKNOWN_FREE_BYTES)[0], None
+    except Unmeasurable as error:
+        return None, str(error)
+
+
+def _timed(
+    products: dict[Product, int], clock: Callable[[], float], budget_s: float
+) -> Iterator[dict[str, Any]]:
+    for product, number in products.items():
+        seconds = seconds_of(product, clock, budget_s=budget_s)
+        yield {
+            "kind": product.kind,
+            "shape": [product.rows, product.inputs, product.outputs],
+            "times": number,
+            "flops_per_s": product.flops / seconds,
+            "total_s": seconds * number,
+        }

@@ -1,0 +1,75 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.ppo.distributions import Categorical, DiagonalGaussian, categorical, max_entropy
+
+KEY = jax.random.key(0)
+
+
+def test_log_prob_is_that_of_the_action_taken() -> None:
+    policy = Categorical(jnp.array([[-1.0, -2.0], [-3.0, -4.0]]))
+    assert policy.log_prob(jnp.array([1, 0])).tolist() == [-2.0, -3.0]
+
+
+def test_a_categorical_by_hand() -> None:
+    # Logits ln 3 and 0: probabilities ¾ and ¼, entropy −(¾·ln ¾ + ¼·ln ¼) = 0.562335.
+    policy = categorical(jnp.array([[math.log(3), 0.0]]), None)
+    assert jnp.exp(policy.log_probs)[0].tolist() == pytest.approx([0.75, 0.25])
+    assert policy.entropy().tolist() == pytest.approx([0.562335], abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    logits=st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5),
+    allowed=st.lists(st.booleans(), min_size=5, max_size=5).filter(any),
+)
+def test_a_masked_categorical_is_the_categorical_of_what_is_allowed(
+    logits: list[float], allowed: list[bool]
+) -> None:
+    mask = jnp.array([allowed])
+    policy = categorical(jnp.array([logits]), mask)
+    # The same distribution over the allowed logits alone.
+    few = [logit for logit, is_allowed in zip(logits, allowed, strict=True) if is_allowed]
+    alone = categorical(jnp.array([few]), None)
+    probabilities = jnp.exp(policy.log_probs)
+    assert probabilities[mask].tolist() == pytest.approx(jnp.exp(alone.log_probs)[0].tolist())
+    assert probabilities[~mask].tolist() == [0.0] * (5 - len(few))
+    assert policy.entropy().tolist() == pytest.approx(alone.entropy().tolist(), abs=1e-5)
+    assert float(policy.entropy()[0]) <= float(max_entropy(mask)[0]) + 1e-5
+    assert float(max_entropy(mask)[0]) == pytest.approx(math.log(len(few)))
+
+
+def test_a_forbidden_action_is_never_sampled_however_likely() -> None:
+    logits = jnp.tile(jnp.array([[0.0, 80.0, 0.0]]), (5000, 1))
+    mask = jnp.tile(jnp.array([[True, False, True]]), (5000, 1))
+    counts = jnp.bincount(categorical(logits, mask).sample(KEY), length=3).tolist()
+    # 2,500 each, standard deviation √(5,000·¼) = 35.
+    assert counts[1] == 0
+    assert counts[0] == pytest.approx(2500, abs=5 * 35)
+
+
+def test_samples_of_a_gaussian_have_its_moments() -> None:
+    policy = DiagonalGaussian(
+        jnp.tile(jnp.array([[1.0, -2.0]]), (20_000, 1)), jnp.log(jnp.array([0.5, 2.0]))
+    )
+    actions = policy.sample(KEY)
+    # Standard errors of the mean 0.0035 and 0.014, of the deviation about √½ of that.
+    assert actions.mean(axis=0).tolist() == pytest.approx([1, -2], abs=0.07)
+    assert actions.std(axis=0).tolist() == pytest.approx([0.5, 2], abs=0.05)
+    # The entropy is the mean of −log-prob: standard error √(2·½) / √20,000 = 0.007.
+    assert float(-policy.log_prob(actions).mean()) == pytest.approx(
+        float(policy.entropy()[0]), abs=0.035
+    )
+
+
+def test_the_density_of_a_gaussian_by_hand() -> None:
+    # Two standard deviations off in a component of σ ½: −2 − ln ½ − ½·ln 2π = −2.225791.
+    policy = DiagonalGaussian(jnp.array([[1.0]]), jnp.log(jnp.array([0.5])))
+    assert policy.log_prob(jnp.array([[2.0]])).tolist() == pytest.approx([-2.225791], abs=1e-5)
+    # ½·ln(2πe·¼) = 0.725791.
+    assert policy.entropy().tolist() == pytest.approx([0.725791], abs=1e-5)
