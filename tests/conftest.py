@@ -57,6 +57,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Finis
     """A study to read; who changes it copies it first."""
     studies = Studies(tmp_path_factory.mktemp("finished"), cache_dir)
     baseline = ("--baseline", "32,16,2,2")
-    ended = studies.start("done", *SPACE, *WORKLOAD, *baseline, "--trials", "5")
+    ended = studies.start("done", *SPACE, *WORKLOAD, *baseline, "--trials", "5", "--probe", "true")
     assert ended.code == 0, ended.err
     return Finished(studies, ended)

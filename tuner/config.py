@@ -123,6 +123,9 @@ class MeasureSettings(_Part):
     repeat_disturbed: bool = Field(
         True, description="whether a measurement that something disturbed is made once more"
     )
+    probe: bool = Field(
+        True, description="whether the device's speed is measured beside what profiles rest on"
+    )
     memory_limit: Bytes | None = Field(None, description="lower the memory gate to this, as 2GB")
     reserve: Bytes = Field(0, description="memory to leave for what else will run, as 4GB")
 

@@ -77,7 +77,7 @@ class Session:
             cache_dir=str(self.config.compilation_cache().resolve()),
             memory_limit_bytes=self.config.memory_limit,
             reserve_bytes=self.config.reserve,
-            probe=probe,
+            probe=probe and self.config.probe,
             fault=_ordered_fault(trial),
         )
         return Order(config=config, trial=trial, replicate=replicate, request=request)

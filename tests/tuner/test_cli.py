@@ -78,7 +78,8 @@ def test_help_names_every_command_of_a_real_study() -> None:
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
     assert set(COMMANDS) == {
-        "start", "resume", "list", "status", "show", "report", "export", "dashboard", "doctor"
+        "start", "resume", "list", "status", "show", "report", "export", "validate", "dashboard",
+        "doctor",
     }  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def test_list_of_an_empty_folder_says_how_to_begin(studies: Studies) -> None:
 def test_show_of_a_trial_has_every_field_of_the_contract(finished: Finished) -> None:
     found = document(finished.studies, "show", "done", "2")
     assert set(CONTRACT_FIELDS) <= set(found)
-    assert set(found) == {*RECORD_FIELDS, "replicates", "curve", "log"}
+    assert set(found) == {*RECORD_FIELDS, "memory_error", "replicates", "curve", "log"}
     record = finished.studies.record("done", 2)
     assert {key: found[key] for key in CONTRACT_FIELDS} == {
         key: json.loads(json.dumps(value))

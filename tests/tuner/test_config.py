@@ -59,6 +59,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "weights": ("1,0,0", [0, 1, 1], (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)),
     "min_feasible": ("1", 2, 1, 2),
     "repeat_disturbed": ("false", True, False, True),
+    "probe": ("false", True, False, True),
     "memory_limit": ("2GB", "1GiB", 2_000_000_000, 1_073_741_824),
     "reserve": ("1GB", 5, 1_000_000_000, 5),
     "storage": ("sqlite:///a.db", "sqlite:///b.db", "sqlite:///a.db", "sqlite:///b.db"),

@@ -72,7 +72,6 @@ def measurement(
         throughput=Throughput(3000.0, 0.0001, 11),
         evaluation=evaluation,
         outcome=outcome,
-        facts={},
     )
 
 

@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+from collections.abc import Sequence
 
 import pytest
 import yaml
@@ -57,8 +58,11 @@ def _kill_after(process: subprocess.Popen[str], words: str, wait_s: float) -> bo
 
 
 @pytest.mark.timeout(900)
-def test_ten_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
-    studies: Studies, calibrated: Calibrated
+@pytest.mark.parametrize(
+    "parts", [(2,), pytest.param(range(6), marks=pytest.mark.long)], ids=["five", "ten"]
+)
+def test_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
+    studies: Studies, calibrated: Calibrated, parts: Sequence[int]
 ) -> None:
     # A trial takes about as long as the quickest measurement of the baseline: the waits after
     # "trial" spread over starting, compiling, training, evaluating and saving. "score" is said
@@ -67,7 +71,7 @@ def test_ten_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
     draw = random.Random(2)
     moments = [("calibrating", 0.5), ("measurement 2 of 3", draw.uniform(0, length_s)),
                ("score", 0.0)]  # fmt: skip
-    moments += [("trial ", length_s * (part + draw.random()) / 6) for part in range(6)]
+    moments += [("trial ", length_s * (part + draw.random()) / 6) for part in parts]
     moments += [("score", 0.0)]
     arguments = studies.start_arguments("t", *EIGHT, *WORKLOAD, *BASELINE)
     kept: dict[tuple[int, int], TrialRecord] = {}
@@ -79,7 +83,7 @@ def test_ten_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
         now = _finished(studies, "t")
         assert {key: now.get(key) for key in kept} == kept
         kept = now
-    assert kills == 10
+    assert kills == len(moments)
 
     # Far enough to try again what the last kill cut off; without the finalists.
     own = [r for r in kept.values() if r.replicate == 0 and r.status != "interrupted"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from storage.profile import Profile
-from storage.profile_files import write
+from storage.profile_files import load_profile, write
+from tests.conftest import Finished
 from tests.tuner.studies import TUNER, Ended
 from tuner import validate as module
 from tuner.config import load_config
@@ -135,6 +136,16 @@ def test_a_promise_that_no_machine_keeps_has_drifted(validated: Validation) -> N
     whole = Validation(profile=boasting, checks=(check,), records=validated.records)
     assert whole.exit_code == 6
     assert whole.reason.startswith("throughput: 0% (")
+
+
+def test_an_exported_profile_says_what_validate_needs(finished: Finished) -> None:
+    path = finished.studies.folder / "runs" / "done" / "profiles" / "balanced.yaml"
+    profile = load_profile(path)
+    module._require_measured(profile, path)
+    probe = profile.measured["probe"]
+    assert set(probe) == {"matmul_flops_per_s", "copy_bytes_per_s", "sps_per_reach", "sps"}
+    assert probe["sps"] == profile.expected_sps
+    assert "random_return" in profile.measured["quality_references"]
 
 
 def command(path: Path, folder: Path, *flags: str) -> Ended:

@@ -196,7 +196,7 @@ def test_the_evaluated_policy_has_trained_for_exactly_the_budget(
     after = []
     for updates in (1, 2):
         carry, _ = program.run(program.init(jax.random.key(0)), jnp.int32(updates))
-        after.append(evaluate_policy(built, carry.params)["mean_return"] or 0.0)
+        after.append(evaluate_policy(built, carry.actor)["mean_return"] or 0.0)
     assert evaluation(ended)[0] == pytest.approx(after[0], abs=1e-4)
     assert abs(after[1] - after[0]) > 1e-2
 
