@@ -10,7 +10,7 @@ from tests.tuner.studies import SMALL, Studies
 
 def test_a_study_on_a_noisy_machine_ends_with_a_result_and_says_so(studies: Studies) -> None:
     cores = len(os.sched_getaffinity(0))
-    # Half the cores and at least one: well above the tenth of the host that counts as a disturbance.
+    # Half the cores, and at least one: a tenth of the host counts as a disturbance.
     loops = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for _ in range(max(1, cores // 2))
