@@ -60,6 +60,7 @@ class Laboratory:
         env_steps: int,
         seed: int = 0,
         is_watched: bool = True,
+        probe: bool = False,
     ) -> Measurement:
         """Run one trial; anything but a success ends the benchmark."""
         _say(f"{hardware}, seed {seed}")
@@ -69,6 +70,7 @@ class Laboratory:
             seed=seed,
             env_steps=env_steps,
             cache_dir=str(self._folder / "xla"),
+            probe=probe,
         )
         order = Order(config=hardware, trial=0, replicate=seed, request=request)
         self._bench.sample_s = SAMPLE_S if is_watched else None

@@ -22,10 +22,12 @@ from typing import Any
 from laboratory import Laboratory
 
 from storage.profile_files import load_profile
+from tuner.aggregate import summarise
 from tuner.config import StudyConfig, load_config
+from tuner.drift import sps_per_reach
 from tuner.measurement import Measurement, memory_error
 from tuner.space import CPU_BASELINE, GPU_BASELINE, HardwareConfig
-from tuner.throughput import RunSpread, Throughput, interval, run_spread, student_t
+from tuner.throughput import interval, run_spread, student_t
 from tuner.workload import config_of, hardware_config
 
 
@@ -52,7 +54,7 @@ CPU_PLAN = Plan(
         HardwareConfig(256, 128, 4, 2),
         HardwareConfig(512, 64, 8, 4),
     ),
-    times=10,
+    times=11,
     baseline=CPU_BASELINE,
     baseline_times=3,
     window_s=3.0,
@@ -105,13 +107,13 @@ def measure_all(laboratory: Laboratory, *, quick: bool) -> dict[str, Any]:
     if quick:
         plan = quickened(plan)
     config = load_config(None, {}).resolved(laboratory.kind)
-    lengths, spread, first = calibrate(laboratory, config, plan)
+    lengths, baseline, first = calibrate(laboratory, config, plan)
     repeats = repeat(laboratory, config, plan, lengths)
     memory = memory_grid(laboratory, plan)
     errors = [abs(row["error"]) for row in memory if row["error"] is not None]
     return {
         "sps_cv": repeatability(repeats),
-        "interval_coverage": coverage(first, repeats, spread),
+        "interval_coverage": coverage(baseline, first, repeats),
         "memory_error": {"median": statistics.median(errors), "max": max(errors), "grid": memory},
         "monitor_overhead": overhead(laboratory, config, plan, lengths, repeats),
     }
@@ -131,8 +133,8 @@ def quickened(plan: Plan) -> Plan:
 
 def calibrate(
     laboratory: Laboratory, config: StudyConfig, plan: Plan
-) -> tuple[dict[HardwareConfig, int], RunSpread | None, dict[HardwareConfig, Measurement]]:
-    """Return env-steps for a window of the plan's length, the baseline's spread, first records."""
+) -> tuple[dict[HardwareConfig, int], list[Measurement], dict[HardwareConfig, Measurement]]:
+    """Return env-steps for windows of the plan's length, the baseline's replicates, and firsts."""
     lengths: dict[HardwareConfig, int] = {}
     for hardware in (plan.baseline, *plan.configs):
         trial = laboratory.measure(config, hardware, env_steps=16 * hardware.batch_size)
@@ -144,12 +146,11 @@ def calibrate(
         laboratory.measure(config, plan.baseline, env_steps=lengths[plan.baseline], seed=seed)
         for seed in range(plan.baseline_times)
     ]
-    spread = run_spread([m.throughput for m in baseline if m.throughput is not None])
     first = {
         hardware: laboratory.measure(config, hardware, env_steps=lengths[hardware])
         for hardware in plan.configs
     }
-    return lengths, spread, first
+    return lengths, baseline, first
 
 
 def repeat(
@@ -164,7 +165,7 @@ def repeat(
     found: dict[HardwareConfig, list[Measurement]] = {hardware: [] for hardware in plan.configs}
     for hardware, seed in orders:
         found[hardware].append(
-            laboratory.measure(config, hardware, env_steps=lengths[hardware], seed=seed)
+            laboratory.measure(config, hardware, env_steps=lengths[hardware], seed=seed, probe=True)
         )
     return found
 
@@ -181,7 +182,9 @@ def repeatability(repeats: dict[HardwareConfig, list[Measurement]]) -> dict[str,
                     f"{name}_cv": variation([getattr(record, name) for record in records])
                     for name in ("sps", "peak_memory_gb", "device_util")
                 },
+                "sps_per_reach_cv": variation(sps_per_reach(records)),
                 "sps": [record.sps for record in records],
+                "probe": [record.probe for record in records],
                 "steal_percent": [record.steal_percent for record in records],
                 "other_cpu_percent": [record.other_cpu_percent for record in records],
                 "contaminated": sum(record.contaminated is not None for record in records),
@@ -189,7 +192,14 @@ def repeatability(repeats: dict[HardwareConfig, list[Measurement]]) -> dict[str,
         )
     rates = [[m.record.sps for m in measurements] for measurements in repeats.values()]
     known = [cv for cv in map(variation, rates) if cv is not None]
-    return {"median": statistics.median(known), "max": max(known), "configs": rows}
+    relative = [variation(sps_per_reach([m.record for m in ms])) for ms in repeats.values()]
+    related = [cv for cv in relative if cv is not None]
+    return {
+        "median": statistics.median(known),
+        "max": max(known),
+        "relative_to_probe_median": statistics.median(related) if related else None,
+        "configs": rows,
+    }
 
 
 def variation(values: Sequence[float | None]) -> float | None:
@@ -201,39 +211,41 @@ def variation(values: Sequence[float | None]) -> float | None:
 
 
 def coverage(
+    baseline: Sequence[Measurement],
     first: dict[HardwareConfig, Measurement],
     repeats: dict[HardwareConfig, list[Measurement]],
-    spread: RunSpread | None,
 ) -> dict[str, Any]:
-    """Return how often the interval recorded with one measurement holds another process's SPS.
+    """Return how often the interval that a study would record holds another process's SPS.
 
-    `first` is what a study would have recorded: each config's interval against its re-runs.
-    `any` lets every measurement be the recorded one, which says more about the interval and less
-    about luck; its trials are not independent.
+    As a study does, from the baseline's replicates, each config's first measurement and a second
+    one later; judged on the runs after that. These share their config's interval, so that the
+    interval of the share itself, which takes them as independent, is too narrow.
     """
-    recorded = [
-        (m.throughput, other.record.sps)
-        for hardware, m in first.items()
-        for other in repeats[hardware]
+    spread = run_spread([m.throughput for m in baseline if m.throughput is not None])
+    groups = [list(baseline), *([first[hardware], repeats[hardware][0]] for hardware in repeats)]
+    records = [
+        replace(
+            m.record,
+            trial=trial,
+            replicate=replicate,
+            sps_ci95=None if m.throughput is None else interval(m.throughput, spread),
+        )
+        for trial, group in enumerate(groups)
+        for replicate, m in enumerate(group)
     ]
-    pairs = [
-        (m.throughput, other.record.sps)
-        for measurements in repeats.values()
-        for m, other in itertools.permutations(measurements, 2)
-    ]
-    runs = [_inside(throughput, sps, spread) for throughput, sps in recorded]
+    recorded = {summary.config: summary.sps_ci95 for summary in summarise(records)}
+    held, widths = [], []
+    for hardware, measurements in repeats.items():
+        low, high = recorded[hardware] or (math.nan, math.nan)
+        held += [low <= (m.record.sps or math.nan) <= high for m in measurements[1:]]
+        widths.append((high - low) / (high + low))
     return {
-        "share": statistics.fmean(runs),
-        "runs": len(runs),
-        "wilson95": wilson(sum(runs), len(runs)),
-        "any": statistics.fmean(_inside(throughput, sps, spread) for throughput, sps in pairs),
+        "share": statistics.fmean(held),
+        "runs": len(held),
+        "wilson95": wilson(sum(held), len(held)),
+        "relative_half_width": statistics.median(widths),
         "baseline_run_sd": None if spread is None else math.sqrt(spread.run_variance),
     }
-
-
-def _inside(throughput: Throughput | None, sps: float | None, spread: RunSpread | None) -> bool:
-    bounds = None if throughput is None else interval(throughput, spread)
-    return bounds is not None and sps is not None and bounds[0] <= sps <= bounds[1]
 
 
 def wilson(hits: int, runs: int) -> tuple[float, float]:
@@ -332,17 +344,20 @@ def in_words(document: dict[str, Any]) -> str:
         lines.append(f"coefficient of variation {document['sps_cv']:.1%}")
         return "\n".join(lines)
     repeated, covered = document["sps_cv"], document["interval_coverage"]
-    lines.append(f"{'config':>20} {'SPS cv':>8} {'memory cv':>10} {'util cv':>8}  disturbed")
+    lines.append(
+        f"{'config':>20} {'SPS cv':>8} {'to probe':>9} {'memory cv':>10} {'util cv':>8}  disturbed"
+    )
     for row in repeated["configs"]:
-        shares = [_share(row[f"{name}_cv"]) for name in ("sps", "peak_memory_gb", "device_util")]
+        names = ("sps", "sps_per_reach", "peak_memory_gb", "device_util")
+        shares = [_share(row[f"{name}_cv"]) for name in names]
         lines.append(
-            f"{row['config']:>20} {shares[0]:>8} {shares[1]:>10} {shares[2]:>8}  "
+            f"{row['config']:>20} {shares[0]:>8} {shares[1]:>9} {shares[2]:>10} {shares[3]:>8}  "
             f"{row['contaminated']} of {len(row['sps'])}"
         )
     low, high = covered["wilson95"]
     lines.append(
         f"\nintervals held {covered['share']:.0%} of {covered['runs']} re-runs "
-        f"({low:.0%}–{high:.0%}); any measurement against any other: {covered['any']:.0%}"
+        f"({low:.0%}–{high:.0%}); they were ±{covered['relative_half_width']:.0%} wide"
     )
     lines.append(f"\n{'config':>20} {'predicted MB':>13} {'measured MB':>12} {'error':>7}")
     for row in document["memory_error"]["grid"]:

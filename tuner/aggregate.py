@@ -67,9 +67,8 @@ def summarise(records: Iterable[TrialRecord]) -> list[ConfigSummary]:
     for record in ordered:
         by_config.setdefault(hardware_of(record), []).append(record)
     summaries = [_summarise_config(config, group) for config, group in by_config.items()]
-    if is_noisy(ordered):
-        spread = observed_spread(by_config.values())
-        summaries = [_widened(summary, spread) for summary in summaries]
+    spread = observed_spread(by_config.values(), with_disturbed=is_noisy(ordered))
+    summaries = [_widened(summary, spread) for summary in summaries]
     return sorted(summaries, key=lambda summary: summary.trial)
 
 
@@ -112,11 +111,17 @@ def combine_intervals(records: Sequence[TrialRecord]) -> tuple[float, float] | N
     return max(0.0, mean - half_width), mean + half_width
 
 
-def observed_spread(groups: Iterable[Sequence[TrialRecord]]) -> tuple[float, int] | None:
-    """Return how much the SPS of one config varied over a study, disturbed measurements included.
+def observed_spread(
+    groups: Iterable[Sequence[TrialRecord]], *, with_disturbed: bool
+) -> tuple[float, int] | None:
+    """Return how much the SPS of one config varied over a study.
+
+    The baseline's replicates follow each other within a minute. A finalist is measured again at the
+    end of the study, and what a machine's speed wanders meanwhile shows there alone.
 
     Args:
         groups: the measurements of each config.
+        with_disturbed: whether disturbed measurements count as well; in a noisy study they must.
 
     Returns:
         The relative standard deviation of one measurement, pooled over the configs measured more
@@ -124,7 +129,13 @@ def observed_spread(groups: Iterable[Sequence[TrialRecord]]) -> tuple[float, int
     """
     total, dof = 0.0, 0
     for group in groups:
-        rates = [r.sps for r in group if r.status == "success" and r.sps is not None]
+        rates = [
+            r.sps
+            for r in group
+            if r.status == "success"
+            and r.sps is not None
+            and (with_disturbed or r.contaminated is None)
+        ]
         if len(rates) >= 2:
             total += statistics.variance(rates) / statistics.fmean(rates) ** 2 * (len(rates) - 1)
             dof += len(rates) - 1
@@ -132,10 +143,12 @@ def observed_spread(groups: Iterable[Sequence[TrialRecord]]) -> tuple[float, int
 
 
 def _widened(summary: ConfigSummary, spread: tuple[float, int] | None) -> ConfigSummary:
-    """Return the summary with an interval at least as wide as a noisy study's measurements vary."""
+    """Return the summary with an interval at least as wide as the study's measurements vary."""
     if spread is None or summary.sps is None:
         return summary
     deviation, dof = spread
+    if dof < MIN_REPLICATES - 1:
+        return summary
     half_width = student_t(dof) * deviation * math.sqrt(1 + 1 / summary.replicates) * summary.sps
     low, high = summary.sps_ci95 or (summary.sps, summary.sps)
     wide = (

@@ -35,7 +35,9 @@ from tuner.quality import QualityReferences
 from tuner.references import assess
 from tuner.workload import config_of, hardware_config
 
-FRESH_PROCESSES = 3
+FRESH_PROCESSES = 5
+FEWEST_CLEAN = 3
+"""Undisturbed measurements that are judged alone; with fewer the disturbed ones count too."""
 FIRST_SEED = 1000
 """Far from the seeds of a study, whose best config owes something to them."""
 SOAK_S = 20.0
@@ -172,11 +174,13 @@ def _ended(profile: Profile, record: TrialRecord) -> Check:
 
 def _judge(profile: Profile, measurements: list[Measurement], tolerance: float) -> Validation:
     records = [measurement.record for measurement in measurements]
-    equal_budget = records[:FRESH_PROCESSES]
+    fresh = records[:FRESH_PROCESSES]
+    clean = [record for record in fresh if record.contaminated is None]
+    counted = clean if len(clean) >= FEWEST_CLEAN else fresh
     checks = [
-        check_throughput(profile, records, tolerance),
-        check_memory(profile, equal_budget, tolerance),
-        check_utilisation(profile, equal_budget, tolerance),
+        check_throughput(profile, counted, tolerance),
+        check_memory(profile, fresh, tolerance),
+        check_utilisation(profile, counted, tolerance),
         check_quality(profile, _scores(profile, measurements[:FRESH_PROCESSES]), tolerance),
         *check_flat(measurements[-1].curve),
     ]

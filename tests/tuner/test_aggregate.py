@@ -178,25 +178,36 @@ def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
     assert [summary.trial for summary in summaries] == [0, 1, 2, 3]
 
 
-def test_a_noisy_study_has_intervals_as_wide_as_its_measurements_vary() -> None:
-    # One config at 80,000 and 120,000: s²/mean² = 8e8/1e10 = 0.08 with one degree of freedom, so
-    # t = 12.706 and the other config, measured once, gets ±12.706·√0.08·√2 = 508 % of its SPS.
-    noise = "steal of 30 % of the host"
+def test_intervals_are_at_least_as_wide_as_a_study_s_measurements_vary() -> None:
+    # Two configs at ±20 % and ±10 % of their mean: s²/mean² = 0.08 and 0.02, pooled √0.05 with two
+    # degrees of freedom, so t = 4.3027. The third, measured once: ±4.3027·√0.05·√2 = 136.06 %.
     records = [
-        record(0, sps=80_000.0, contaminated=noise),
-        record(0, replicate=1, sps=120_000.0, contaminated=noise),
-        record(1, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0), contaminated=noise),
+        record(0, sps=80_000.0),
+        record(0, replicate=1, sps=120_000.0),
+        record(1, sps=90_000.0),
+        record(1, replicate=1, sps=110_000.0),
+        record(2, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0)),
     ]
-    low, high = summarise(records)[1].sps_ci95 or (None, None)
+    low, high = summarise(records)[2].sps_ci95 or (None, None)
     assert low == 0.0
-    assert high == pytest.approx(608_240, rel=1e-4)
+    assert high == pytest.approx(236_063, rel=1e-4)
 
 
-def test_intervals_of_a_quiet_study_are_left_alone() -> None:
-    records = [record(0), record(1, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0))]
-    assert summarise(records)[1].sps_ci95 == (98_000.0, 102_000.0)
+def test_disturbed_measurements_widen_the_intervals_of_a_noisy_study_alone() -> None:
+    noise = "steal of 30 % of the host"
+    disturbed = [
+        record(trial, replicate=replicate, sps=sps, contaminated=noise)
+        for trial in (0, 1)
+        for replicate, sps in enumerate((80_000.0, 120_000.0))
+    ]
+    alone = record(9, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0))
+    low, high = summarise([*disturbed, alone])[-1].sps_ci95 or (0.0, 0.0)
+    assert high - low > 100_000.0
+    quiet = [record(trial) for trial in range(2, 7)]
+    assert summarise([*disturbed, *quiet, alone])[-1].sps_ci95 == (98_000.0, 102_000.0)
 
 
-def test_a_noisy_study_without_replicates_keeps_its_intervals() -> None:
-    alone = record(0, sps_ci95=(98_000.0, 102_000.0), contaminated="load of other processes")
-    assert summarise([alone])[0].sps_ci95 == (98_000.0, 102_000.0)
+def test_one_pair_of_measurements_is_too_little_to_widen_by() -> None:
+    pair = [record(0, sps=80_000.0), record(0, replicate=1, sps=120_000.0)]
+    alone = record(1, sps=100_000.0, sps_ci95=(98_000.0, 102_000.0))
+    assert summarise([*pair, alone])[1].sps_ci95 == (98_000.0, 102_000.0)

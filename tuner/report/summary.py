@@ -57,7 +57,7 @@ def reservations(study: StudyReading) -> list[str]:
     if is_noisy(study.records):
         lines.append(
             f"noisy machine: {len(noisy)} of {len(measured)} measurements were disturbed "
-            f"({noisy[-1].contaminated}); intervals are as wide as its measurements vary"
+            f"({noisy[-1].contaminated})"
         )
     lines += sorted(set(filter(None, map(idle_warning, measured))))[:1]
     if study.references is not None and study.references.quality_reason is not None:

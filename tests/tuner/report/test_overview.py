@@ -81,8 +81,7 @@ def test_a_study_disturbed_more_than_half_of_the_time_is_called_noisy(
     noisy = [record(n, contaminated="steal of 40 % of the host") for n in (0, 1)]
     lines = reservations(replace(reading, records=[*noisy, record(2)]))
     assert lines[0] == (
-        "noisy machine: 2 of 3 measurements were disturbed (steal of 40 % of the host); intervals "
-        "are as wide as its measurements vary"
+        "noisy machine: 2 of 3 measurements were disturbed (steal of 40 % of the host)"
     )
     quiet = reservations(replace(reading, records=[*noisy, record(2), record(3)]))
     assert not any("noisy" in line for line in quiet)
