@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from storage.profile_files import load_profile
 from tests.tuner.studies import SMALL, Studies
 
 
+@pytest.mark.long
 def test_a_study_on_a_noisy_machine_ends_with_a_result_and_says_so(studies: Studies) -> None:
     cores = len(os.sched_getaffinity(0))
     # Half the cores, and at least one: a tenth of the host counts as a disturbance.

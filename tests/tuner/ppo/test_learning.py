@@ -55,6 +55,7 @@ def test_stress_reaches_nine_tenths_of_its_optimum() -> None:
     assert trained_return(env, env_params, hyperparams, env_steps=400_000) >= 0.9 * optimum
 
 
+@pytest.mark.long
 def test_pendulum_is_swung_up_with_normalisation() -> None:
     # Random torques return about −1,200 (deviation 300), a perfect controller about −150.
     env, env_params = make("gymnax:Pendulum-v1", {})
