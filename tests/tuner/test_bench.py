@@ -117,7 +117,8 @@ def test_what_the_device_reaches_is_measured_once(
     path, asked = tmp_path / "peaks.json", PeaksRequest(cache_dir=str(cache_dir))
     peaks = reachable(bench.ask, path, "here", request=asked)
     assert None not in (peaks.matmul_flops_per_s, peaks.copy_bytes_per_s, peaks.launch_s)
-    assert read(path) == {"here": peaks}
+    # What something held up is not kept for the next study.
+    assert read(path) == ({} if peaks.is_disturbed else {"here": peaks})
 
 
 def test_questions_are_answered_by_one_process_that_a_trial_ends(
