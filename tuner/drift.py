@@ -9,19 +9,20 @@ what either side did not measure is `unmeasured` and decides nothing.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from storage.profile import Profile
 from storage.records import CurvePoint, TrialRecord
 from tuner.contamination import is_noisy
+from tuner.probe import reach, sps_per_reach
 from tuner.throughput import student_t
 
 Verdict = Literal["holds", "drifted", "unclear", "unmeasured"]
 
-WIDEST = 0.5
-"""Half-width of a ratio beyond which even a good one proves nothing."""
+LOW_END = 0.5
+"""Share of what must be reached, below which the low end of even a good ratio proves nothing."""
 WIDE_QUALITY = 0.5
 """Spread of quality, as a share of what was promised, beyond which nothing can be told."""
 MEMORY_SLACK_GB = 0.032
@@ -95,7 +96,7 @@ def _verdict(
     """Return the verdict on two ratios, and what it adds to the words about them."""
     judged = ratio if relative is None else relative
     if min(ratio.value, judged.value) >= least:
-        if max(ratio.high - ratio.value, judged.high - judged.value) > WIDEST * least:
+        if min(ratio.low, judged.low) < LOW_END * least:
             return "unclear", ": the spread is too wide to tell"
         return "holds", ""
     if judged.value >= least:
@@ -242,22 +243,6 @@ def promised_spread(profile: Profile) -> float:
     replicates = profile.measured.get("replicates") or 1
     half_width = max(high - profile.expected_sps, profile.expected_sps - low, 0.0)
     return float(half_width / math.sqrt(replicates + 1) / profile.expected_sps)
-
-
-def reach(probe: Mapping[str, Any]) -> float | None:
-    """Return the geometric mean of what matmul and copy reached beside a measurement."""
-    rates = [probe.get(name) for name in ("matmul_flops_per_s", "copy_bytes_per_s")]
-    known = [float(rate) for rate in rates if rate]
-    return statistics.geometric_mean(known) if len(known) == len(rates) else None
-
-
-def sps_per_reach(records: Sequence[TrialRecord]) -> list[float]:
-    """Return SPS over the reach measured beside it, for each record that has both."""
-    return [
-        record.sps / reached
-        for record in records
-        if record.sps is not None and (reached := reach(record.probe or {}))
-    ]
 
 
 def _ratio(rates: Sequence[float], expected: float, promised: float) -> Ratio:

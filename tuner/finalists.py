@@ -16,9 +16,9 @@ from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import ConfigSummary, hardware_of, summarise
-from tuner.drift import sps_per_reach
 from tuner.errors import ExportRefused
 from tuner.outcome import Crashed, Interrupted
+from tuner.probe import reach, sps_per_reach
 from tuner.profiles import Choice, ProfileContext, choose, document
 from tuner.references import References
 from tuner.score import epsilon
@@ -156,13 +156,15 @@ def probe_of(records: Sequence[TrialRecord], summary: ConfigSummary) -> dict[str
     Clean measurements count, disturbed ones where there is no clean one. `sps_per_reach` relates
     each SPS to the probe beside it, `sps` is the figure that the profile promises.
     """
-    probed = [r for r in records if hardware_of(r) == summary.config and r.probe]
+    probed = [
+        r for r in records if hardware_of(r) == summary.config and r.sps and reach(r.probe or {})
+    ]
     counted = [r for r in probed if r.contaminated is None] or probed
-    per_reach = sps_per_reach(counted)
-    if not per_reach:
-        return None
     readings = [r.probe for r in counted if r.probe]
+    if not readings:
+        return None
     medians = {name: statistics.median(r[name] for r in readings) for name in readings[0]}
+    per_reach = sps_per_reach(counted)
     return {**medians, "sps_per_reach": statistics.median(per_reach), "sps": summary.sps}
 
 

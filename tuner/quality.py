@@ -1,8 +1,7 @@
 """Learning quality: from a training curve and an evaluation to a diagnosis and a score in [0, 1].
 
-Apart from the composite because it answers a question of its own: did this config *learn* within
-its budget? A policy that learns, one that acts at random, one that never changes, one that
-collapsed and one that diverged are told apart. Where the data do not say, the answer is `None`.
+Apart from the composite because it asks whether this config *learned* within its budget. Policies
+that learn, act at random, never change, collapsed or diverged are told apart; unknown is `None`.
 """
 
 import math

@@ -167,3 +167,14 @@ def test_a_key_tells_devices_cores_and_versions_apart() -> None:
     # What a GPU reaches does not depend on the host's cores.
     here, there = (key_of(info(cores, "GPU-1"), jax_version="0.10.2") for cores in (2.0, 4.0))
     assert here == there
+
+
+@pytest.mark.parametrize("name", ["matmul_spread", "copy_spread", "launch_spread"])
+def test_peaks_that_something_held_up_are_measured_again_by_the_next_study(
+    tmp_path: Path, name: str
+) -> None:
+    path, asked = tmp_path / "peaks.json", Asked(replace(PEAKS, **{name: 2.1}))
+    for times in (1, 2):
+        assert reachable(asked, path, "here", request=REQUEST) == asked.peaks
+        assert asked.times == times
+    assert read(path) == {}

@@ -19,10 +19,10 @@ from tests.tuner.studies import TUNER, Ended
 from tuner import validate as module
 from tuner.config import load_config
 from tuner.devices.detect import open_device
-from tuner.drift import sps_per_reach
 from tuner.errors import Refused, UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device
 from tuner.interrupts import Interrupts
+from tuner.probe import sps_per_reach
 from tuner.quality import QualityReferences
 from tuner.validate import Validation, validate
 from tuner.workload import workload_facts, workload_hash
@@ -90,7 +90,7 @@ def validated(folder: Path, profile: Profile) -> Validation:
 
 
 def test_a_promise_that_is_kept_holds(validated: Validation) -> None:
-    assert validated.exit_code in (0, 9), validated.reason  # 9: this machine was too noisy
+    assert validated.exit_code == 0, validated.reason
     assert [check.what for check in validated.checks] == [
         "throughput",
         "memory",
@@ -99,7 +99,7 @@ def test_a_promise_that_is_kept_holds(validated: Validation) -> None:
         "memory over the soak",
         "threads over the soak",
     ]
-    assert {c.verdict for c in validated.checks} <= {"holds", "unclear"}
+    assert {c.verdict for c in validated.checks} == {"holds"}
 
 
 def test_the_soak_is_longer_than_the_rest_and_probed_like_it(validated: Validation) -> None:
