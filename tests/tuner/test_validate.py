@@ -30,9 +30,8 @@ from tuner.workload import workload_facts, workload_hash
 BUDGET = 262_144
 """Two seconds or more: utilisation must rest on several samples."""
 
-
-FRESH_PROCESSES = 2
-"""The fewest that have a spread."""
+FRESH_PROCESSES = 4
+"""Three degrees of freedom: two processes that differ by a fifth could be anything."""
 
 
 @pytest.fixture(scope="module")
