@@ -26,6 +26,7 @@ from envs.base import Environment
 from envs.registry import make
 from tuner.child.cost import count
 from tuner.child.program import block_fn
+from tuner.ppo.chance import draw
 from tuner.ppo.gae import gae
 from tuner.ppo.loss import ppo_loss
 from tuner.ppo.networks import value_of
@@ -172,7 +173,8 @@ def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
     key = jax.random.key(1)
 
     def collect(carry: Carry, key: jax.Array) -> Any:
-        return collect_rollout(carry, key, env=setting.env, config=config)
+        chance = draw(key, setting.env.action_space, config)
+        return collect_rollout(carry, chance, env=setting.env, config=config)
 
     def advantages(carry: Carry, last_obs: jax.Array, rollout: Any) -> Any:
         return gae(rollout, value_of(carry.params, last_obs, config), carry.hyperparams)

@@ -14,6 +14,7 @@ from ppo_statistics import best_seconds
 
 from tuner.child.memory import limit_bytes
 from tuner.child.peaks import Unmeasurable, copy, last_level_cache_bytes
+from tuner.ppo.affine import kernel_gradient
 from tuner.ppo.types import Batch, PPOConfig
 
 CHAINED = 64
@@ -111,7 +112,7 @@ def _operands(
     if product.kind == "forward":
         return (rows, product.inputs), kernel, lambda obs, kernel: obs @ kernel
     if product.kind == "kernel_gradient":
-        return (rows, product.inputs), (rows, product.outputs), lambda obs, grad: obs.T @ grad
+        return (rows, product.inputs), (rows, product.outputs), kernel_gradient
     return (rows, product.outputs), kernel, lambda grad, kernel: grad @ kernel.T
 
 

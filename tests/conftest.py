@@ -3,18 +3,39 @@
 Compiling takes seconds and calibrating takes four children, so both happen once.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.tuner.studies import SMALL, SPACE, WORKLOAD, Ended, Studies
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that the workers of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def cache_dir(shared: Path) -> Path:
     """The folder of compiled programs, for `--cache-dir`."""
-    return tmp_path_factory.mktemp("xla")
+    folder = shared / "xla"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, start: Callable[[], Ended]) -> Ended:
+    """Return what a command left in `folder`; the first worker that asks runs it."""
+    note = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not note.exists():
+            note.write_text(json.dumps(asdict(start())))
+        return Ended(**json.loads(note.read_text()))
 
 
 @dataclass(frozen=True)
@@ -26,10 +47,11 @@ class Calibrated:
 
 
 @pytest.fixture(scope="session")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Calibrated:
+def calibrated(shared: Path, cache_dir: Path) -> Calibrated:
     """A study to read; tests that go on with it take `small`."""
-    studies = Studies(tmp_path_factory.mktemp("calibrated"), cache_dir)
-    return Calibrated(studies, studies.start("small", *SMALL, "--trials", "1"))
+    studies = Studies(shared / "calibrated", cache_dir)
+    ended = made_once(studies.folder, lambda: studies.start("small", *SMALL, "--trials", "1"))
+    return Calibrated(studies, ended)
 
 
 @pytest.fixture
@@ -53,10 +75,10 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Finished:
+def finished(shared: Path, cache_dir: Path) -> Finished:
     """A study to read; who changes it copies it first."""
-    studies = Studies(tmp_path_factory.mktemp("finished"), cache_dir)
-    baseline = ("--baseline", "32,16,2,2")
-    ended = studies.start("done", *SPACE, *WORKLOAD, *baseline, "--trials", "5", "--probe", "true")
+    studies = Studies(shared / "finished", cache_dir)
+    chosen = (*SPACE, *WORKLOAD, "--baseline", "32,16,2,2", "--trials", "5", "--probe", "true")
+    ended = made_once(studies.folder, lambda: studies.start("done", *chosen))
     assert ended.code == 0, ended.err
     return Finished(studies, ended)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from envs.base import ActionSpace, Discrete
+
 FORBIDDEN_LOGIT = -1e9
 """In place of a forbidden action's logit. Its probability is exactly 0 in float32, and, being
 finite, 0 times its logarithm is 0, where minus infinity would make it NaN."""
@@ -22,13 +24,18 @@ class Categorical(NamedTuple):
 
     log_probs: Array
 
-    def sample(self, key: PRNGKeyArray) -> Int[Array, " N"]:
-        """Draw an action from each row; the key is consumed."""
-        return jax.random.categorical(key, self.log_probs).astype(jnp.int32)
+    def sample(self, noise: Float[Array, " N"]) -> Int[Array, " N"]:
+        """Choose an action in each row: the one in whose share of [0, 1) its noise falls."""
+        shares = jnp.cumsum(jnp.exp(self.log_probs), axis=1)
+        # Scaled by the last, which may be a rounding below 1: no noise lies beyond all shares.
+        reached = shares <= noise[:, None] * shares[:, -1:]
+        return reached.sum(axis=1, dtype=jnp.int32)
 
     def log_prob(self, action: Int[Array, " N"]) -> Float[Array, " N"]:
         """Return the logarithm of the probability of the action taken."""
-        return jnp.take_along_axis(self.log_probs, action[:, None], axis=1)[:, 0]
+        # Not by indexing, whose gradient is a scatter, row after row.
+        is_taken = jnp.arange(self.log_probs.shape[1])[None, :] == action[:, None]
+        return jnp.where(is_taken, self.log_probs, 0.0).sum(axis=1)
 
     def entropy(self) -> Float[Array, " N"]:
         """Return the entropy in nats, over the allowed actions."""
@@ -45,9 +52,8 @@ class DiagonalGaussian(NamedTuple):
     mean: Array
     log_std: Array
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "N D"]:
-        """Draw an action from each row; the key is consumed."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+    def sample(self, noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
+        """Choose an action in each row: its noise, scaled and moved."""
         return self.mean + jnp.exp(self.log_std)[None, :] * noise
 
     def log_prob(self, action: Float[Array, "N D"]) -> Float[Array, " N"]:
@@ -63,6 +69,19 @@ class DiagonalGaussian(NamedTuple):
 
 
 Distribution: TypeAlias = Categorical | DiagonalGaussian
+
+
+def action_noise(
+    key: PRNGKeyArray, action_space: ActionSpace, shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """Draw what `sample` makes actions of; the key is consumed.
+
+    Returns:
+        Uniform in [0, 1), `[*shape]`, for numbered actions; else standard normal, `[*shape, D]`.
+    """
+    if isinstance(action_space, Discrete):
+        return jax.random.uniform(key, shape)
+    return jax.random.normal(key, (*shape, action_space.num_components))
 
 
 def categorical(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from envs.base import ActionSpace, Discrete, Environment, EnvParams, is_done
-from tuner.ppo.distributions import categorical
+from tuner.ppo.distributions import action_noise, categorical
 from tuner.ppo.rollout import action_masks, step_envs
 from tuner.ppo.types import Envs
 
@@ -57,10 +57,11 @@ def make_evaluate(
             return (evaluation.step < env.eval_steps) & jnp.any(evaluation.running)
 
         def advance(evaluation: Evaluation) -> Evaluation:
-            key, policy_key, env_key = jax.random.split(evaluation.key, 3)
+            keys = jax.random.split(evaluation.key, 2 + num_envs)
+            key, policy_key, step_keys = keys[0], keys[1], keys[2:]
             mask = action_masks(env, evaluation.envs, env_params)
             action = policy_fn(actor, policy_key, evaluation.envs.obs, mask)
-            envs, timestep = step_envs(env, evaluation.envs, action, env_key, env_params)
+            envs, timestep = step_envs(env, evaluation.envs, action, step_keys, env_params)
             earned = jnp.where(evaluation.running, timestep.reward, 0.0)
             ended = jnp.logical_and(is_done(timestep), not env.per_step_return)
             return Evaluation(
@@ -99,7 +100,8 @@ def random_policy(action_space: ActionSpace) -> PolicyFn:
             shares = jax.random.uniform(key, (num_envs, action_space.num_components))
             return low[None, :] + shares * (high - low)[None, :]
         if mask is not None:
-            return categorical(jnp.zeros(mask.shape, jnp.float32), mask).sample(key)
+            noise = action_noise(key, action_space, (num_envs,))
+            return categorical(jnp.zeros(mask.shape, jnp.float32), mask).sample(noise)
         return jax.random.randint(key, (num_envs,), 0, action_space.num_actions)
 
     return policy_fn

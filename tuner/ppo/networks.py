@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from envs.base import ActionSpace, Box
+from tuner.ppo.affine import affine
 from tuner.ppo.distributions import DiagonalGaussian, Distribution, categorical
 from tuner.ppo.types import MLP, Layer, Params, PPOConfig
 
@@ -102,11 +103,7 @@ def _apply(mlp: MLP, obs: Shaped[Array, "N ..."], config: PPOConfig) -> Float[Ar
     dtype = jnp.dtype(config.dtype)
     hidden = obs.reshape(obs.shape[0], -1).astype(dtype)
     for layer in mlp[:-1]:
-        hidden = activation(_affine(layer, hidden, dtype))
-    return _affine(mlp[-1], hidden, dtype).astype(jnp.float32)
-
-
-def _affine(
-    layer: Layer, inputs: Float[Array, "N inputs"], dtype: jnp.dtype
-) -> Float[Array, "N outputs"]:
-    return inputs @ layer.kernel.astype(dtype) + layer.bias.astype(dtype)[None, :]
+        hidden = activation(affine(hidden, layer.kernel.astype(dtype), layer.bias.astype(dtype)))
+    head = mlp[-1]
+    outputs = affine(hidden, head.kernel.astype(dtype), head.bias.astype(dtype))
+    return outputs.astype(jnp.float32)

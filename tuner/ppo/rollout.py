@@ -16,6 +16,7 @@ from envs.base import (
     action_mask_of,
     is_done,
 )
+from tuner.ppo.chance import Chance, reset_keys
 from tuner.ppo.networks import policy_of, value_of
 from tuner.ppo.normalize import normalize_obs
 from tuner.ppo.types import Actor, Carry, Envs, PPOConfig, Transition
@@ -44,10 +45,10 @@ def step_envs(
     env: Environment,
     envs: Envs,
     action: Shaped[Array, "B ..."],
-    key: PRNGKeyArray,
+    step_keys: Shaped[PRNGKeyArray, " B"],
     env_params: EnvParams,
 ) -> tuple[Envs, Timestep]:
-    """Step every environment, then reset those whose episode ended; the key is consumed.
+    """Step every environment, then reset those whose episode ended; the keys are consumed.
 
     Actions of a box are clipped to its bounds here, where they enter the environment, and nowhere
     else.
@@ -56,10 +57,8 @@ def step_envs(
         The environments, ready to be acted on, and the step as it was *before* any reset, with
         every leaf `[B, …]`.
     """
-    num_envs = action.shape[0]
-    step_key, reset_key = jax.random.split(key)
     timestep = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
-        jax.random.split(step_key, num_envs),
+        step_keys,
         envs.state,
         _bounded(action, env.action_space),
         env_params,
@@ -68,9 +67,8 @@ def step_envs(
     stepped = Envs(timestep.state, timestep.obs, envs.episode_return + timestep.reward)
 
     def reset_finished() -> Envs:
-        keys = jax.random.split(reset_key, num_envs)
-        obs, state = jax.vmap(env.reset, in_axes=(0, None))(keys, env_params)
-        fresh = Envs(state, obs, jnp.zeros((num_envs,), jnp.float32))
+        obs, state = jax.vmap(env.reset, in_axes=(0, None))(reset_keys(step_keys), env_params)
+        fresh = Envs(state, obs, jnp.zeros_like(envs.episode_return))
         chosen: Envs = jax.tree.map(partial(_where, done), fresh, stepped)
         return chosen
 
@@ -92,9 +90,9 @@ def action_masks(
 
 
 def collect_rollout(
-    carry: Carry, key: PRNGKeyArray, *, env: Environment, config: PPOConfig
+    carry: Carry, chance: Chance, *, env: Environment, config: PPOConfig
 ) -> tuple[Envs, Transition, EpisodeStats]:
-    """Run the present policy for `T` steps; the key is consumed.
+    """Run the present policy for `T` steps, with what was drawn for them.
 
     Returns:
         Where the environments stand afterwards, the transitions `[T, B, …]`, and the sums over
@@ -102,15 +100,15 @@ def collect_rollout(
     """
 
     def step(
-        state: tuple[Envs, EpisodeStats], step_key: PRNGKeyArray
+        state: tuple[Envs, EpisodeStats], drawn: tuple[Array, Array]
     ) -> tuple[tuple[Envs, EpisodeStats], Transition]:
         envs, stats = state
-        action_key, env_key = jax.random.split(step_key)
+        step_keys, noise = drawn
         mask = action_masks(env, envs, carry.env_params)
         seen = normalize_obs(carry.obs_stats, envs.obs)
         policy = policy_of(carry.params, seen, config, mask=mask)
-        action = policy.sample(action_key)
-        stepped, timestep = step_envs(env, envs, action, env_key, carry.env_params)
+        action = policy.sample(noise)
+        stepped, timestep = step_envs(env, envs, action, step_keys, carry.env_params)
         done = is_done(timestep)
         transition = Transition(
             obs=envs.obs,
@@ -131,8 +129,8 @@ def collect_rollout(
         return (stepped, stats), transition
 
     nothing = EpisodeStats(*(jnp.zeros((), jnp.float32) for _ in EpisodeStats._fields))
-    keys = jax.random.split(key, config.num_steps)
-    (envs, stats), rollout = jax.lax.scan(step, (carry.envs, nothing), keys)
+    drawn = (chance.step_keys, chance.action_noise)
+    (envs, stats), rollout = jax.lax.scan(step, (carry.envs, nothing), drawn)
     return envs, rollout, stats
 
 

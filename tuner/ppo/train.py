@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from envs.base import Environment, EnvParams, strongly_typed
-from tuner.ppo.distributions import max_entropy
+from tuner.ppo.chance import draw
+from tuner.ppo.distributions import action_noise, max_entropy
 from tuner.ppo.gae import gae
 from tuner.ppo.networks import init_params, policy_of, sigma_share, value_of
 from tuner.ppo.normalize import (
@@ -73,7 +74,7 @@ def make_ppo(config: PPOConfig, env: Environment) -> PPO:
         params_fn=partial(_init_params, env=env, config=config),
         init_fn=partial(_init, env=env, config=config),
         update_fn=partial(_update, env=env, config=config),
-        policy_fn=partial(_sample_action, config=config),
+        policy_fn=partial(_sample_action, env=env, config=config),
         microbatch=microbatch_size(config),
     )
 
@@ -115,17 +116,17 @@ def _init(
 
 
 def _update(carry: Carry, *, env: Environment, config: PPOConfig) -> tuple[Carry, Metrics]:
-    key, rollout_key, learn_key = jax.random.split(carry.key, 3)
+    chance = draw(carry.key, env.action_space, config)
     hyperparams = scheduled(carry.hyperparams, carry.env_steps, config)
 
-    envs, raw, stats = collect_rollout(carry, rollout_key, env=env, config=config)
+    envs, raw, stats = collect_rollout(carry, chance, env=env, config=config)
     carry, rollout = _normalize(carry, raw)
     last_value = value_of(carry.params, normalize_obs(carry.obs_stats, envs.obs), config)
     advantages, targets = gae(rollout, last_value, hyperparams)
     learner, steps = learn(
         Learner(carry.params, carry.opt_state),
         _flatten(rollout, advantages, targets, config=config),
-        key=learn_key,
+        epoch_keys=chance.epoch_keys,
         hyperparams=hyperparams,
         config=config,
     )
@@ -141,7 +142,7 @@ def _update(carry: Carry, *, env: Environment, config: PPOConfig) -> tuple[Carry
         params=learner.params,
         opt_state=learner.opt_state,
         envs=envs,
-        key=key,
+        key=chance.next_key,
         env_steps=advanced(carry.env_steps, config),
         obs_stats=None if carry.obs_stats is None else merge(carry.obs_stats, raw.obs),
     )
@@ -182,10 +183,12 @@ def _sample_action(
     obs: Shaped[Array, "B ..."],
     mask: Bool[Array, "B actions"] | None = None,
     *,
+    env: Environment,
     config: PPOConfig,
 ) -> Shaped[Array, "B ..."]:
     seen = normalize_obs(actor.obs_stats, obs)
-    return policy_of(actor.params, seen, config, mask=mask).sample(key)
+    noise = action_noise(key, env.action_space, obs.shape[:1])
+    return policy_of(actor.params, seen, config, mask=mask).sample(noise)
 
 
 def _flatten(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from tuner.ppo.loss import LossMetrics, ppo_loss
 from tuner.ppo.shuffle import shuffle
@@ -63,16 +63,16 @@ def learn(
     learner: Learner,
     batch: Batch,
     *,
-    key: PRNGKeyArray,
+    epoch_keys: Shaped[PRNGKeyArray, " E"],
     hyperparams: Hyperparams,
     config: PPOConfig,
 ) -> tuple[Learner, StepMetrics]:
-    """Take `num_epochs × num_minibatches` gradient steps on one batch; the key is consumed.
+    """Take `num_epochs × num_minibatches` gradient steps on one batch; the keys are consumed.
 
     Args:
         learner: Parameters and optimiser state.
         batch: `N` env-steps, flattened.
-        key: Shuffles every epoch anew.
+        epoch_keys: Each shuffles an epoch.
         hyperparams: Traced scalars.
         config: Static sizes.
 
@@ -85,7 +85,7 @@ def learn(
         order = shuffle(epoch_key, config.batch_size)
         return jax.lax.scan(step, learner, order.reshape(config.num_minibatches, -1))
 
-    learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, config.num_epochs))
+    learner, metrics = jax.lax.scan(epoch, learner, epoch_keys)
     return learner, jax.tree.map(jnp.mean, metrics)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from envs.base import ActionSpace, Box, Discrete
 from tests.tuner.ppo.reference import Network, Reference, Rows
+from tuner.ppo.distributions import action_noise
 from tuner.ppo.networks import init_params, policy_of
 from tuner.ppo.shuffle import shuffle
 from tuner.ppo.types import MLP, Batch, Hyperparams, Params, PPOConfig
@@ -18,7 +19,8 @@ from tuner.ppo.update import Learner, learn, optimizer
 DISCRETE: ActionSpace = Discrete(4)
 BOX: ActionSpace = Box((-1.0, -1.0), (1.0, 1.0), (2,))
 HYPERPARAMS = Hyperparams(learning_rate=1e-3, ent_coef=0.05)
-KEY = jax.random.key(7)
+EPOCHS = 3
+EPOCH_KEYS = jax.random.split(jax.random.key(7), EPOCHS)
 CASES = {
     "discrete": (DISCRETE, False, False),
     "masked, clipped value": (DISCRETE, True, True),
@@ -29,7 +31,7 @@ CASES = {
 
 def config_of(microbatch: int, *, clip_value_loss: bool) -> PPOConfig:
     return PPOConfig(
-        8, 8, 2, 3, network=(6, 5), microbatch=microbatch, clip_value_loss=clip_value_loss
+        8, 8, 2, EPOCHS, network=(6, 5), microbatch=microbatch, clip_value_loss=clip_value_loss
     )
 
 
@@ -55,7 +57,7 @@ def random_batch(
     if masked:
         mask = jnp.asarray(draws.random((size, 4)) < 0.6).at[:, 2].set(True)
     policy = policy_of(params, jnp.asarray(obs), config, mask=mask)
-    action = policy.sample(jax.random.key(seed))
+    action = policy.sample(action_noise(jax.random.key(seed), space, (size,)))
     return Batch(
         obs=jnp.asarray(obs),
         action=action,
@@ -71,7 +73,10 @@ def random_batch(
 def learned(params: Params, batch: Batch, *, config: PPOConfig) -> Params:
     hyperparams = HYPERPARAMS.as_arrays()
     learner = Learner(params, optimizer(hyperparams).init(params))
-    return learn(learner, batch, key=KEY, hyperparams=hyperparams, config=config)[0].params
+    learner, _ = learn(
+        learner, batch, epoch_keys=EPOCH_KEYS, hyperparams=hyperparams, config=config
+    )
+    return learner.params
 
 
 def float64(leaf: Any) -> Any:
@@ -91,7 +96,7 @@ def slowly_learned(params: Params, batch: Batch, *, config: PPOConfig) -> Refere
         scalars={name: float(value) for name, value in HYPERPARAMS._asdict().items()},
     )
     rows = Rows(**{name: float64(v) for name, v in batch._asdict().items() if v is not None})
-    for epoch_key in jax.random.split(KEY, config.num_epochs):
+    for epoch_key in EPOCH_KEYS:
         order = np.asarray(shuffle(epoch_key, config.batch_size))
         for indices in np.split(order, config.num_minibatches):
             reference.step(rows, indices)

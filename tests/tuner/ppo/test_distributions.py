@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.ppo.distributions import Categorical, DiagonalGaussian, categorical, max_entropy
+from envs.base import Box, Discrete
+from tuner.ppo.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    action_noise,
+    categorical,
+    max_entropy,
+)
 
 KEY = jax.random.key(0)
 
@@ -45,19 +52,30 @@ def test_a_masked_categorical_is_the_categorical_of_what_is_allowed(
 
 
 def test_a_forbidden_action_is_never_sampled_however_likely() -> None:
+    noise = action_noise(KEY, Discrete(3), (5000,))
     logits = jnp.tile(jnp.array([[0.0, 80.0, 0.0]]), (5000, 1))
     mask = jnp.tile(jnp.array([[True, False, True]]), (5000, 1))
-    counts = jnp.bincount(categorical(logits, mask).sample(KEY), length=3).tolist()
+    counts = jnp.bincount(categorical(logits, mask).sample(noise), length=3).tolist()
     # 2,500 each, standard deviation √(5,000·¼) = 35.
     assert counts[1] == 0
     assert counts[0] == pytest.approx(2500, abs=5 * 35)
+
+
+def test_the_largest_noise_still_chooses_an_allowed_action() -> None:
+    # Shares of three actions are 1/3, 1/3, 1/3 and 0; the greatest uniform number is 1 − 2⁻²³.
+    policy = categorical(
+        jnp.array([[0.0, 0.0, 0.0, 9.0]] * 3), jnp.array([[True, True, True, False]] * 3)
+    )
+    noise = jnp.array([0.0, 0.5, 1 - 2**-23])
+    assert policy.sample(noise).tolist() == [0, 1, 2]
 
 
 def test_samples_of_a_gaussian_have_its_moments() -> None:
     policy = DiagonalGaussian(
         jnp.tile(jnp.array([[1.0, -2.0]]), (20_000, 1)), jnp.log(jnp.array([0.5, 2.0]))
     )
-    actions = policy.sample(KEY)
+    space = Box(low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
+    actions = policy.sample(action_noise(KEY, space, (20_000,)))
     # Standard errors of the mean 0.0035 and 0.014, of the deviation about √½ of that.
     assert actions.mean(axis=0).tolist() == pytest.approx([1, -2], abs=0.07)
     assert actions.std(axis=0).tolist() == pytest.approx([0.5, 2], abs=0.05)

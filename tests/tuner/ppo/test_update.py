@@ -34,7 +34,7 @@ def learned(config: PPOConfig, hyperparams: Hyperparams) -> tuple[Params, Params
     learner, metrics = learn(
         Learner(params, optimizer(hyperparams).init(params)),
         random_batch(config.batch_size),
-        key=jax.random.key(1),
+        epoch_keys=jax.random.split(jax.random.key(1), config.num_epochs),
         hyperparams=hyperparams,
         config=config,
     )

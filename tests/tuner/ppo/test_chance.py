@@ -1,0 +1,32 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from envs.base import Box, Discrete
+from tuner.ppo.chance import draw, reset_keys
+from tuner.ppo.types import PPOConfig
+
+CONFIG = PPOConfig(64, 32, 4, 3)
+
+
+def test_shapes_and_no_key_twice() -> None:
+    chance = draw(jax.random.key(0), Discrete(3), CONFIG)
+    assert chance.action_noise.shape == chance.step_keys.shape == (32, 64)
+    assert chance.epoch_keys.shape == (3,)
+    resets = reset_keys(chance.step_keys.reshape(-1))
+    keys = [chance.next_key[None], chance.epoch_keys, chance.step_keys.reshape(-1), resets]
+    words = jax.random.key_data(jnp.concatenate(keys))
+    assert len({tuple(word) for word in words.tolist()}) == 1 + 3 + 2 * 64 * 32
+
+
+def test_a_box_has_noise_for_every_component() -> None:
+    space = Box(low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
+    assert draw(jax.random.key(0), space, CONFIG).action_noise.shape == (32, 64, 2)
+
+
+def test_what_steps_and_resets_draw_is_unrelated() -> None:
+    keys = draw(jax.random.key(0), Discrete(3), CONFIG).step_keys.reshape(-1)
+    of_steps, of_resets = (jax.vmap(jax.random.normal)(k) for k in (keys, reset_keys(keys)))
+    # Two independent samples of 2,048: the standard deviation of their correlation is 0.022.
+    correlation = jnp.corrcoef(jnp.stack([of_steps, of_resets]))[0, 1]
+    assert float(correlation) == pytest.approx(0, abs=5 * 0.022)
