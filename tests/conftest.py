@@ -4,6 +4,7 @@ Compiling takes seconds and calibrating takes four children, so both happen once
 """
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 from filelock import FileLock
 
 from tests.tuner.studies import SMALL, SPACE, WORKLOAD, Ended, Studies
+
+
+def pytest_configure() -> None:
+    # Workers of pytest-xdist ignore Ctrl-C, and what they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -135,11 +135,26 @@ def _run(jaxpr: Jaxpr, arguments: Sequence[_Value]) -> Counted:
         return _Value(frozenset(), is_stored=True) if isinstance(atom, Literal) else known[atom]
 
     total = Cost()
-    for equation in jaxpr.eqns:
+    for equation in _wanted(jaxpr):
         cost, results = _equation(equation, [value(atom) for atom in equation.invars])
         known |= dict(zip(equation.outvars, results, strict=True))
         total += cost
     return total, [value(atom) for atom in jaxpr.outvars]
+
+
+def _wanted(jaxpr: Jaxpr) -> list[Any]:
+    """Return the equations whose results are used: a compiler leaves out the others."""
+    used = set(filter(_is_variable, jaxpr.outvars))
+    wanted = []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not used.isdisjoint(equation.outvars):
+            wanted.append(equation)
+            used.update(filter(_is_variable, equation.invars))
+    return wanted[::-1]
+
+
+def _is_variable(atom: Any) -> bool:
+    return not isinstance(atom, Literal)
 
 
 def _equation(equation: Any, operands: list[_Value]) -> Counted:

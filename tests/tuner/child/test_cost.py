@@ -182,6 +182,14 @@ def test_a_reduction_with_a_program_of_its_own_is_a_reduction() -> None:
     assert counted == Cost(100, 404, 1)
 
 
+def test_what_nothing_uses_is_not_counted() -> None:
+    def unused(x: jax.Array) -> jax.Array:
+        x @ x
+        return x + 1.0
+
+    assert cost_of(unused, SQUARE) == Cost(64, 2 * 256, 1)
+
+
 def test_what_the_host_is_called_for_is_not_known() -> None:
     def ask(x: jax.Array) -> Any:
         return jax.pure_callback(lambda a: a, VECTOR, x)
