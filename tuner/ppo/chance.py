@@ -17,8 +17,8 @@ from tuner.ppo.types import PPOConfig
 class Chance(NamedTuple):
     """What one update draws.
 
-    `next_key: []` is for the update after it, `epoch_keys: [E]` for its shuffles, `step_keys:
-    [T, B]` for its environments, `action_noise: [T, B]` or `[T, B, D]` for its actions.
+    `next_key: []` is for the update after it, `epoch_keys: [E]` for its shuffles, `step_keys: [T]`
+    for its environments, `action_noise: [T, B]` or `[T, B, D]` for its actions.
     """
 
     next_key: Array
@@ -29,19 +29,12 @@ class Chance(NamedTuple):
 
 def draw(key: PRNGKeyArray, action_space: ActionSpace, config: PPOConfig) -> Chance:
     """Draw what an update needs; the key is consumed."""
-    steps = (config.num_steps, config.num_envs)
-    keys = jax.random.split(key, 2 + config.num_epochs + config.batch_size)
-    next_key, action_key, epoch_keys, step_keys = (
-        keys[0],
-        keys[1],
-        keys[2 : 2 + config.num_epochs],
-        keys[2 + config.num_epochs :],
-    )
+    keys = jax.random.split(key, 2 + config.num_epochs + config.num_steps)
     return Chance(
-        next_key=next_key,
-        epoch_keys=epoch_keys,
-        step_keys=step_keys.reshape(steps),
-        action_noise=action_noise(action_key, action_space, steps),
+        next_key=keys[0],
+        epoch_keys=keys[2 : 2 + config.num_epochs],
+        step_keys=keys[2 + config.num_epochs :],
+        action_noise=action_noise(keys[1], action_space, (config.num_steps, config.num_envs)),
     )
 
 

@@ -103,12 +103,14 @@ def collect_rollout(
         state: tuple[Envs, EpisodeStats], drawn: tuple[Array, Array]
     ) -> tuple[tuple[Envs, EpisodeStats], Transition]:
         envs, stats = state
-        step_keys, noise = drawn
+        step_key, noise = drawn
         mask = action_masks(env, envs, carry.env_params)
         seen = normalize_obs(carry.obs_stats, envs.obs)
         policy = policy_of(carry.params, seen, config, mask=mask)
         action = policy.sample(noise)
-        stepped, timestep = step_envs(env, envs, action, step_keys, carry.env_params)
+        stepped, timestep = step_envs(
+            env, envs, action, jax.random.split(step_key, config.num_envs), carry.env_params
+        )
         done = is_done(timestep)
         transition = Transition(
             obs=envs.obs,
