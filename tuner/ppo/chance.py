@@ -1,4 +1,4 @@
-"""Everything random in one update, drawn at once.
+"""The keys and the noise of one update, drawn ahead of its loops.
 
 Apart from the rollout because a place in the program that draws takes 0.7 s of CPU time to
 compile, and within the loop over steps a draw of a few numbers costs as much as one of thousands.
