@@ -14,7 +14,9 @@ from tuner.ppo.train import make_ppo
 from tuner.ppo.types import Hyperparams, PPOConfig
 
 
-def ppo_config(config: PeerConfig, *, normalize_obs: bool = False) -> PPOConfig:
+def ppo_config(
+    config: PeerConfig, *, normalize_obs: bool = False, normalize_reward: bool = False
+) -> PPOConfig:
     """Return what fixes our program; ValueError where ours has no such activation."""
     activation: Any = config.activation
     return PPOConfig(
@@ -25,6 +27,7 @@ def ppo_config(config: PeerConfig, *, normalize_obs: bool = False) -> PPOConfig:
         network=config.network,
         activation=activation,
         normalize_obs=normalize_obs,
+        normalize_reward=normalize_reward,
     )
 
 
