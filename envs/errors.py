@@ -2,7 +2,9 @@
 
     EnvError
     ├── UnknownEnvironment (ValueError)   no environment of this name, or one that cannot be used
-    └── InvalidEnvParam (ValueError)      an unknown key, or a value of the wrong type or range
+    ├── InvalidEnvParam (ValueError)      an unknown key, or a value of the wrong type or range
+    ├── InvalidMarketData (ValueError)    bars that cannot be used, with file, row and column
+    └── UnusableFactory (ValueError)      a user's own environment or trainer, or what makes it
 
 A tree of its own because `envs` imports nothing of ours; who calls maps it to an exit code.
 """
@@ -18,3 +20,11 @@ class UnknownEnvironment(EnvError, ValueError):
 
 class InvalidEnvParam(EnvError, ValueError):
     """A parameter does not exist, or its value has the wrong type or lies outside its range."""
+
+
+class InvalidMarketData(EnvError, ValueError):
+    """A market, its data file or what was asked of it cannot be used."""
+
+
+class UnusableFactory(EnvError, ValueError):
+    """A user's own environment or trainer cannot be imported, be made or be trained on."""

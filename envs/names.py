@@ -5,13 +5,18 @@ this module needs the standard library only.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from envs.errors import UnknownEnvironment
 
 STRESS = "stress"
+TRADING = ("trading-phase1", "trading-phase2")
 GYMNAX_PREFIX = "gymnax:"
+BRAX_PREFIX = "brax:"
+OURS = ("envs", "storage", "tuner")
+"""Top-level packages of this project: a module of that name would be hidden by them."""
 
 GYMNAX_DISCRETE = frozenset(
     {
@@ -57,32 +62,68 @@ GYMNAX_DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 GYMNAX = GYMNAX_DISCRETE | GYMNAX_CONTINUOUS
 """Environments of gymnax 1.0.1 that can be trained here."""
 
-ACCEPTED = (STRESS, *(GYMNAX_PREFIX + name for name in sorted(GYMNAX)))
+BRAX = frozenset(
+    {
+        "ant",
+        "fast",
+        "halfcheetah",
+        "hopper",
+        "humanoid",
+        "humanoidstandup",
+        "inverted_double_pendulum",
+        "inverted_pendulum",
+        "pusher",
+        "reacher",
+        "walker2d",
+    }
+)
+"""Environments of brax 0.14, which come with the extra `brax`. Its swimmer is not among them: it
+calls what today's jax no longer has."""
+
+ACCEPTED = (
+    STRESS,
+    *TRADING,
+    *(GYMNAX_PREFIX + name for name in sorted(GYMNAX)),
+    *(BRAX_PREFIX + name for name in sorted(BRAX)),
+)
+"""Every name but those of a user's own, which have the form `package.module:factory`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvName:
     """A name that `parse` accepted: `spec` as given, `name` without the prefix of its kind."""
 
-    kind: Literal["stress", "gymnax"]
+    kind: Literal["stress", "trading", "gymnax", "brax", "factory"]
     name: str
     spec: str
+
+    @property
+    def phase(self) -> Literal[1, 2] | None:
+        """The phase of a trading environment, None for any other."""
+        if self.kind != "trading":
+            return None
+        return 1 if self.spec == TRADING[0] else 2
 
 
 def parse(spec: str) -> EnvName:
     """Check the name of an environment.
 
     Args:
-        spec: `stress` or `gymnax:NAME`, letter case as gymnax spells it.
+        spec: `stress`, `trading-phase1`, `trading-phase2`, `gymnax:NAME` or `brax:NAME` in the
+            letter case of their authors, or `package.module:factory`.
 
     Returns:
-        The name, split into its kind and its name within that kind.
+        The name, split into its kind and its name within that kind. Whether a factory exists is
+        known only once its module is imported.
 
     Raises:
-        UnknownEnvironment: Nothing of that name exists, or it needs a download.
+        UnknownEnvironment: Nothing of that name exists, it needs a download, or it is a factory
+            in a module that ours would hide.
     """
     if spec == STRESS:
         return EnvName("stress", STRESS, spec)
+    if spec in TRADING:
+        return EnvName("trading", spec, spec)
     if spec.startswith(GYMNAX_PREFIX):
         name = spec.removeprefix(GYMNAX_PREFIX)
         if name in GYMNAX:
@@ -90,16 +131,55 @@ def parse(spec: str) -> EnvName:
         if name in GYMNAX_DOWNLOADS:
             raise UnknownEnvironment(
                 f"the environment must be complete on this machine, but got {spec}, which "
-                f"downloads a data set; use one of {', '.join(ACCEPTED)}"
+                f"downloads a data set; use {_choices(GYMNAX_PREFIX)}"
             )
+    elif spec.startswith(BRAX_PREFIX):
+        name = spec.removeprefix(BRAX_PREFIX)
+        if name in BRAX:
+            return EnvName("brax", name, spec)
+    elif is_factory(spec):
+        require_own_module(spec)
+        return EnvName("factory", spec, spec)
     raise UnknownEnvironment(
-        f"the environment must be one of {', '.join(ACCEPTED)}, but got {spec!r}{_suggestion(spec)}"
+        f"the environment must be {_choices(spec)}, but got {spec!r}{_suggestion(spec)}"
+    )
+
+
+def is_factory(spec: str) -> bool:
+    """Return whether a text has the form `package.module:factory`."""
+    name = r"[^\W\d]\w*"
+    return re.fullmatch(rf"{name}(\.{name})*:{name}", spec) is not None
+
+
+def require_own_module(spec: str) -> None:
+    """Refuse a factory in a module that a package of ours would hide.
+
+    Raises:
+        UnknownEnvironment: Its top-level package is called like one of ours.
+    """
+    package = re.split(r"[.:]", spec)[0]
+    if package in OURS:
+        raise UnknownEnvironment(
+            f"a factory must be in a module of your own, but got {spec!r}, and {package!r} is a "
+            f"package of tuner; rename yours, as my_{package}"
+        )
+
+
+def _choices(spec: str) -> str:
+    """Return the names to choose from: all of the prefix that was used, else the kinds."""
+    for prefix, known in ((GYMNAX_PREFIX, GYMNAX), (BRAX_PREFIX, BRAX)):
+        if spec.startswith(prefix):
+            return f"one of {', '.join(prefix + name for name in sorted(known))}"
+    return (
+        f"{', '.join((STRESS, *TRADING))}, {GYMNAX_PREFIX}NAME, {BRAX_PREFIX}NAME or your own as "
+        "package.module:factory"
     )
 
 
 def _suggestion(spec: str) -> str:
     """Return "; did you mean …?" for the accepted name nearest to `spec`, or nothing."""
     by_lower = {accepted.lower(): accepted for accepted in ACCEPTED}
+    by_lower |= {name.lower(): BRAX_PREFIX + name for name in BRAX}
     by_lower |= {name.lower(): GYMNAX_PREFIX + name for name in GYMNAX}
     nearest = difflib.get_close_matches(spec.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""

@@ -22,21 +22,20 @@ from tuner.isolation import Child, Launcher, run_trial
 from tuner.measurement import MUST_BE_FINITE, Measurement, Roof, Watch, measure, window_of
 from tuner.outcome import Diverged, Outcome
 from tuner.peaks import Peaks
-from tuner.protocol import (
-    Event,
-    FitRequest,
-    PeaksRequest,
-    ProbeRequest,
-    RandomRequest,
-    TrainRequest,
-)
+from tuner.protocol import Event, FitRequest, Question, TrainRequest
 from tuner.space import HardwareConfig
 
 QUESTION_S = 300.0
 """Least time for a question, however short a trial must be: it may compile many programs."""
 SAMPLE_S = 0.25
 """Time between two samples of the device in the measuring window."""
-ANSWERS = {"probe": "probed", "peaks": "peaks", "random": "random", "fit": "fits"}
+ANSWERS = {
+    "probe": "probed",
+    "peaks": "peaks",
+    "preflight": "traced",
+    "random": "random",
+    "fit": "fits",
+}
 
 Say = Callable[[str], None]
 """Tells the user a line."""
@@ -122,7 +121,7 @@ class Bench:
         else:
             self.device = UnreadDevice(device_kind, platform=platform)
 
-    def ask(self, request: ProbeRequest | PeaksRequest | RandomRequest | FitRequest) -> Event:
+    def ask(self, request: Question) -> Event:
         """Return the answer to a question about device, environment or memory.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.errors import NothingFeasible, UsageError
 from tuner.measurement import Measurement, last_quarter
 from tuner.outcome import Interrupted, PredictedOutOfMemory
-from tuner.protocol import FitRequest, RandomRequest
+from tuner.protocol import FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
 from tuner.references import References, assess, judge
 from tuner.score import Weights, epsilon
@@ -29,6 +29,29 @@ TARGET_SHARE = 0.9
 """Share of a known optimum that `seconds_to_target` counts to."""
 
 
+def check_traceable(session: Session) -> None:
+    """Trace environment and update for every config that may be tried, before any is.
+
+    Raises:
+        UsageError: something cannot be traced; the message names the user's file and line.
+    """
+    config = session.config
+    configs = config.space().configs()
+    if config.baseline is not None and config.baseline not in configs:
+        configs = [config.baseline, *configs]
+    answer = session.bench.ask(
+        PreflightRequest(
+            workload=config.workload(),
+            configs=tuple(c.as_dict() for c in configs),
+            cache_dir=str(config.compilation_cache().resolve()),
+        )
+    ).data
+    session.say(
+        f"preflight: environment and {answer['traced']} updates traced for {len(configs)} configs "
+        f"in {answer['seconds']:.1f} s"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Chance:
     """What random actions return, and what the child told of the environment."""
@@ -37,6 +60,7 @@ class Chance:
     per_step_return: bool
     obs_shape: tuple[int, ...]
     num_actions: int
+    notes: tuple[str, ...]
 
 
 def measure_chance(session: Session) -> Chance:
@@ -50,6 +74,8 @@ def measure_chance(session: Session) -> Chance:
     answer = session.bench.ask(
         RandomRequest(workload=workload, seeds=RANDOM_SEEDS, cache_dir=cache)
     ).data
+    for note in answer["notes"]:
+        session.say(f"  {note}")
     returns = [value for value in answer["returns"] if value is not None]
     if len(returns) < len(RANDOM_SEEDS):
         raise UsageError(
@@ -63,7 +89,11 @@ def measure_chance(session: Session) -> Chance:
         max_entropy=_max_entropy(answer),
     )
     return Chance(
-        quality, answer["per_step_return"], tuple(answer["obs_shape"]), answer["num_actions"]
+        quality,
+        answer["per_step_return"],
+        tuple(answer["obs_shape"]),
+        answer["num_actions"],
+        tuple(answer["notes"]),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tuner.config import (
+    MarketSettings,
     MeasureSettings,
     PlaceSettings,
     SpaceSettings,
@@ -34,7 +35,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-PARTS = (WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings, PlaceSettings)
+PARTS = (
+    WorkloadSettings,
+    MarketSettings,
+    SpaceSettings,
+    StopSettings,
+    MeasureSettings,
+    PlaceSettings,
+)
 
 _TYPER_INTERRUPTED = 130
 """What typer returns for a Ctrl-C that nobody below it has handled."""
@@ -100,8 +108,10 @@ def start(
     **settings: object,
 ) -> None:
     """Start a study: calibrate, search, measure the best again, write three profiles."""
+    from tuner.workload import require_sound
+
     loaded = load_config(config, settings)
-    _require_environment(loaded.env)
+    require_sound(loaded)
     from tuner.study import start as start_study
 
     ending = start_study(loaded, name, say=say)
@@ -196,10 +206,22 @@ def validate(
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="Loss that still counts as holding.")
     ] = "10%",
+    env: Annotated[
+        str | None, typer.Option(metavar="FACTORY", help="The environment, if it is your own.")
+    ] = None,
+    trainer: Annotated[
+        str | None, typer.Option(metavar="FACTORY", help="The trainer, if it is your own.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the bars are now, if elsewhere.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure a profile's workload again: exit 0 if it holds, 6 if not, 9 if noise hides it."""
+    """Measure a profile's workload again: exit 0 if it holds, 6 if not, 9 if noise hides it.
+
+    Code of your own is run only if you name it here: a profile may come from anywhere.
+    """
     from tuner.parse import share
     from tuner.report.validation import print_validation
     from tuner.validate import validate as validate_profile
@@ -208,8 +230,8 @@ def validate(
         allowed = share(tolerance)
     except ValueError as error:
         raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
-    places = {"runs_dir": str(runs_dir)}
-    found = validate_profile(profile, places, tolerance=allowed, say=say)
+    given = {"runs_dir": str(runs_dir), "env": env, "trainer": trainer, "data": data}
+    found = validate_profile(profile, given, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)
 
@@ -246,7 +268,11 @@ def _run(arguments: list[str]) -> int:
     from storage.errors import StorageError
 
     try:
-        result = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
+        result = app(
+            args=_switches_with_values(arguments) or ["--help"],
+            prog_name="tuner",
+            standalone_mode=False,
+        )
     except typer.Abort:
         return EXIT_INTERRUPTED
     except typer.TyperException as error:
@@ -271,13 +297,19 @@ def _run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _require_environment(env: str) -> None:
-    from envs.names import parse
+def _switches_with_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with `true` after every switch that stands alone.
 
-    try:
-        parse(env)
-    except ValueError as error:
-        raise UsageError(f"--env: {error}") from None
+    All settings take a value; `--drop-bad-rows` alone means `--drop-bad-rows true`.
+    """
+    fields = StudyConfig.model_fields.items()
+    switches = {flag(name) for name, field in fields if field.annotation is bool}
+    complete: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        complete.append(argument)
+        if argument in switches and following.startswith("-"):
+            complete.append("true")
+    return complete
 
 
 def _storage_exit_code(error: Exception) -> int:

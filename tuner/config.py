@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tuner import parse
 from tuner.errors import UsageError
@@ -30,6 +30,7 @@ Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0, allow_inf
 Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
+DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,10 +44,20 @@ class _Part(BaseModel):
 class WorkloadSettings(_Part):
     """What is trained: the part of a study that must stay the same when it is resumed."""
 
-    env: str = Field("stress", description="stress, or gymnax:NAME such as gymnax:CartPole-v1")
+    env: str = Field(
+        "stress",
+        description="stress, trading-phase1 or 2, gymnax:CartPole-v1, brax:ant or your "
+        "own as package.module:factory",
+    )
+    phase: int | None = Field(
+        None, ge=1, le=2, description="1 or 2: short for --env trading-phase1 or trading-phase2"
+    )
     env_params: Annotated[
         dict[str, str | int | float | bool], BeforeValidator(parse.env_params)
     ] = Field(default={}, description="key=value for the environment (repeatable)")
+    trainer: str | None = Field(
+        None, description="your own trainer in place of PPO, as package.module:factory"
+    )
     learning_rate: float = Field(3e-4, ge=0, allow_inf_nan=False, description="Adam's step size")
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none", description="sqrt: learning rate × √(minibatch / the baseline's minibatch)"
@@ -74,6 +85,22 @@ class WorkloadSettings(_Part):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="type to compute in")
     microbatch: int | None = Field(
         None, gt=0, description="rows whose gradient is computed at once; saves memory"
+    )
+
+
+class MarketSettings(_Part):
+    """The bars of a trading environment; part of the workload, too."""
+
+    data: DataFile = Field(None, description="CSV of bars [seeded synthetic bars]")
+    finer_data: DataFile = Field(
+        None, description="CSV of finer bars, for the extremes within a bar of --data"
+    )
+    market: str = Field("NQ", description="contract: ES, NQ, MES, MNQ, YM or RTY")
+    tz: str | None = Field(None, description="time zone of times without one [UTC]")
+    bars: int = Field(50_000, ge=1, description="use at most so many bars, the last ones")
+    drop_bad_rows: bool = Field(False, description="drop and count bad rows instead of refusing")
+    point_value: Positive | None = Field(
+        None, description="USD a point of one contract [the market's]"
     )
 
 
@@ -154,7 +181,9 @@ class PlaceSettings(_Part):
         return self.cache_dir or self.runs_dir / ".cache" / "xla"
 
 
-class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings, PlaceSettings):
+class StudyConfig(
+    WorkloadSettings, MarketSettings, SpaceSettings, StopSettings, MeasureSettings, PlaceSettings
+):
     """All settings of a study. `resolved` fills in what depends on the device."""
 
     def resolved(self, device_kind: str) -> "StudyConfig":
@@ -165,7 +194,8 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
             name: getattr(self, name) or choices for name, choices in space.choices().items()
         }
         filled["baseline"] = self.baseline or (GPU_BASELINE if on_gpu else CPU_BASELINE)
-        filled["network"] = self.network or ((256, 256) if on_gpu else (64, 64))
+        if self.trainer is None:
+            filled["network"] = self.network or ((256, 256) if on_gpu else (64, 64))
         if self.env == "stress":
             filled["env_params"] = {"obs_dim": 128 if on_gpu else 32, **self.env_params}
         return self.model_copy(update=filled)
@@ -179,12 +209,12 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
 
     def workload(self) -> Workload:
         """Return what a child needs to know of a resolved config."""
-        if self.network is None:
+        if self.network is None and self.trainer is None:
             raise ValueError("a config must be resolved before its workload is known")
         return Workload(
             env=self.env,
             env_params=self.env_params,
-            network=self.network,
+            network=self.network or (),
             activation=self.activation,
             dtype=self.dtype,
             microbatch=self.microbatch,
@@ -194,7 +224,15 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
             normalize_obs=self.normalize_obs,
             normalize_reward=self.normalize_reward,
             clip_value_loss=self.clip_value_loss,
+            trainer=self.trainer,
+            market=self.market_source(),
         )
+
+    def market_source(self) -> dict[str, Any] | None:
+        """Return the fields of `envs.bars.MarketSource`; None unless the environment has bars."""
+        if self.phase is None:
+            return None
+        return self.model_dump(mode="json", include=set(MarketSettings.model_fields))
 
     def learning_rate_for(self, config: HardwareConfig) -> float:
         """Return the learning rate that a config trains with, after `lr_scaling`.
@@ -221,6 +259,8 @@ class StudyConfig(WorkloadSettings, SpaceSettings, StopSettings, MeasureSettings
         """Return the settings as the text of a `study.yaml`, no password in it."""
         return yaml.safe_dump(self.as_data(), sort_keys=False, allow_unicode=True)
 
+
+TRADING_PREFIX = "trading-phase"
 
 HYPERPARAMS = (
     "learning_rate",
@@ -259,11 +299,34 @@ def load_config(
     if "env_params" in given and isinstance(in_file, dict):
         given["env_params"] = {**in_file, **parse.env_params(given["env_params"])}
     try:
-        return StudyConfig.model_validate({**data, **given})
+        return StudyConfig.model_validate(_with_phase({**data, **given}, given))
     except ValidationError as error:
         raise UsageError(
             _explain(error, source if isinstance(source, Path) else None, given)
         ) from None
+
+
+def _with_phase(data: Mapping[str, object], flags: Mapping[str, object]) -> dict[str, object]:
+    """Return settings whose `env` and `phase` agree: either names a trading environment.
+
+    Raises:
+        UsageError: both are given and do not agree; a flag wins over a file.
+    """
+    settings = dict(data)
+    if "phase" not in flags and "env" in flags:
+        settings.pop("phase", None)
+    phase = settings.get("phase")
+    if phase is None:
+        number = str(settings.get("env")).removeprefix(TRADING_PREFIX)
+        return {**settings, "phase": number if number in ("1", "2") else None}
+    env = f"{TRADING_PREFIX}{phase}"
+    named = settings.get("env", env) if "phase" not in flags else flags.get("env", env)
+    if named != env:
+        raise UsageError(
+            f"--phase must be that of the environment, but got {phase} with --env {named}; leave "
+            "one of them out"
+        )
+    return {**settings, "env": env}
 
 
 def read_settings(path: Path) -> dict[str, object]:

@@ -98,7 +98,8 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     paths = []
     for choice in choices.values():
         data = document(choice, context=_context(session, choice))
-        notes = [data["notes"], *reservations]
+        notes = [data["notes"], *study_facts(session.study).get("environment_notes", ())]
+        notes += reservations
         if choice.summary.replicates < 2 and not reservations:
             notes.append("rests on one measurement: no second one counted")
         data["notes"] = "; ".join(note for note in notes if note) or None
@@ -185,7 +186,7 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
     return ProfileContext(
         hardware=facts["hardware"],
         versions=facts["versions"],
-        workload=workload_facts(config, facts.get("environment", {})),
+        workload=workload_facts(config, facts.get("environment", {}), facts.get("data", {})),
         measured={
             "study": study,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -195,8 +196,11 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
             **_quality_scale(session, records),
         },
         device=facts["hardware"]["kind"],
-        learning_rate=config.learning_rate_for(choice.summary.config),
+        learning_rate=config.learning_rate_for(choice.summary.config)
+        if config.trainer is None
+        else None,
         lr_scaling=config.lr_scaling,
+        phase=config.phase,
         util_source=next((r.util_source for r in records if r.util_source), None),
         mem_fraction=facts["hardware"].get("mem_fraction"),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from storage import overview
 from tuner.config import (
+    MarketSettings,
     SpaceSettings,
     StudyConfig,
     WorkloadSettings,
@@ -80,7 +81,8 @@ def _refuse_other_settings(
     stored: StudyConfig, given: Mapping[str, object], place: Callable[[str], str]
 ) -> None:
     """Refuse settings of the workload or the space that are not the study's own."""
-    fixed = (*WorkloadSettings.model_fields, *SpaceSettings.model_fields, *FIXED_MEASURES)
+    parts = (WorkloadSettings, MarketSettings, SpaceSettings)
+    fixed = (*(name for part in parts for name in part.model_fields), *FIXED_MEASURES)
     named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
     wanted = load_config(None, named)
     for key in named:

@@ -40,7 +40,8 @@ class Choice:
 class ProfileContext:
     """What a profile says beside the chosen config; the same for the three but for the rate.
 
-    `learning_rate` is the effective one of the chosen config, after `lr_scaling`.
+    `learning_rate` is the effective one of the chosen config, after `lr_scaling`; `None` where a
+    trainer of the user's has its own.
     `mem_fraction` is the share of the device that the allocator may use, `None` where there is no
     such share. `measured` holds study, date, number of trials and what else the study knows.
     """
@@ -50,7 +51,7 @@ class ProfileContext:
     workload: Mapping[str, Any]
     measured: Mapping[str, Any]
     device: str
-    learning_rate: float
+    learning_rate: float | None
     lr_scaling: str = "none"
     util_source: str | None = None
     mem_fraction: float | None = None

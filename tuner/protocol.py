@@ -4,8 +4,8 @@ Requests go down the child's stdin, events come up a pipe of their own, both as 
 nothing a library prints can be taken for an answer. Apart from both sides because both import it:
 standard library only, and no jax.
 
-A child answers `probe`, `peaks`, `random` and `fit` requests as often as it is asked, and ends
-after one `train`. Its events for `train`, in this order:
+A child answers `probe`, `peaks`, `preflight`, `random` and `fit` requests as often as it is asked,
+and ends after one `train`. Its events for `train`, in this order:
 
     ready       imports are done; the device is not open yet
     started     the device is open: what it is; what the environment is
@@ -33,7 +33,9 @@ class Workload:
     """What is trained, apart from the four numbers: environment, network, algorithm.
 
     `lr_anneal_env_steps` is where a linear `lr_schedule` reaches 0; None for the env-steps of the
-    trial.
+    trial. `trainer` is the user's own, `package.module:factory`, which trains in place of PPO and
+    knows nothing of the network and the scalars. `market` holds the fields of
+    `envs.bars.MarketSource`, None for environments without bars.
     """
 
     env: str
@@ -48,6 +50,8 @@ class Workload:
     normalize_obs: bool = False
     normalize_reward: bool = False
     clip_value_loss: bool = False
+    trainer: str | None = None
+    market: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,16 @@ class PeaksRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightRequest:
+    """Can the environment and the update of every one of these configs be traced?"""
+
+    workload: Workload
+    configs: tuple[dict[str, int], ...]
+    cache_dir: str
+    kind: str = "preflight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RandomRequest:
     """What does a policy return that draws uniformly among the allowed actions?"""
 
@@ -108,7 +122,8 @@ class FitRequest:
     kind: str = "fit"
 
 
-Request = TrainRequest | ProbeRequest | PeaksRequest | RandomRequest | FitRequest
+Question = ProbeRequest | PeaksRequest | PreflightRequest | RandomRequest | FitRequest
+Request = TrainRequest | Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +163,7 @@ def parse_request(data: dict[str, Any]) -> Request:
         "train": TrainRequest,
         "probe": ProbeRequest,
         "peaks": PeaksRequest,
+        "preflight": PreflightRequest,
         "random": RandomRequest,
         "fit": FitRequest,
     }

@@ -25,6 +25,16 @@ RANDOM_SE = 2.0
 LEARNABLE_SE = 3.0
 """Standard errors by which the baseline must exceed the random policy to serve as a scale."""
 TREND_METRICS = ("mean_return", "entropy", "value_loss", "approx_kl")
+JUDGED_METRICS = (
+    *TREND_METRICS,
+    "policy_loss",
+    "explained_variance",
+    "grad_norm",
+    "clip_fraction",
+    "sigma_share",
+    "max_entropy",
+)
+"""The metrics of a block that `TrainingQualityValidator.add_metrics` takes."""
 
 
 @dataclass(frozen=True, slots=True)

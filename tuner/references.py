@@ -11,7 +11,7 @@ from typing import Any
 
 from storage.records import TrialRecord
 from tuner.measurement import MUST_BE_FINITE, Measurement, seconds_to
-from tuner.quality import QualityReferences, TrainingQualityValidator
+from tuner.quality import JUDGED_METRICS, QualityReferences, TrainingQualityValidator
 from tuner.score import ScoreReferences, Weights, score
 from tuner.throughput import RunSpread, interval
 
@@ -116,6 +116,9 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
 
 
 def _as_measured(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return a block's metrics with NaN where a null stands for what was not finite."""
+    """Return the metrics that are judged, with NaN where a null stands for what was not finite.
+
+    A trainer of the user's may tell others too.
+    """
     lost = {name: math.nan for name in MUST_BE_FINITE if metrics.get(name, 0.0) is None}
-    return {**metrics, **lost}
+    return {name: value for name, value in {**metrics, **lost}.items() if name in JUDGED_METRICS}

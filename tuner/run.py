@@ -15,7 +15,12 @@ from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, queue_again, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.aggregate import hardware_of
-from tuner.calibration import budget_env_steps, measure_baseline, measure_chance
+from tuner.calibration import (
+    budget_env_steps,
+    check_traceable,
+    measure_baseline,
+    measure_chance,
+)
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
 from tuner.objective import RETRY_ATTR, Objective, TrialFailed, dashboard_attrs, fill_in_score
@@ -125,6 +130,7 @@ def calibrate(session: Session) -> None:
     """
     study, name = session.study, session.study.study_name
     if session.references is None:
+        check_traceable(session)
         session.say("calibrating: chance, budget, baseline")
         chance = measure_chance(session)
         references, measurements = measure_baseline(session, chance, budget_env_steps(session))
@@ -136,6 +142,7 @@ def calibrate(session: Session) -> None:
         csv_file.rewrite(session.config.folder(name) / "trials.csv", session.records())
         environment = {"obs_shape": list(chance.obs_shape), "num_actions": chance.num_actions}
         set_study_fact(study, "environment", environment)
+        set_study_fact(study, "environment_notes", list(chance.notes))
         set_study_fact(study, "references", references.as_json())
     if not study.get_trials(deepcopy=False):
         baseline = session.telemetry.record(name, 0)

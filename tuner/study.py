@@ -45,6 +45,7 @@ from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
 from tuner.session import Session
+from tuner.workload import data_facts, refuse_other_data
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -60,6 +61,7 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     require_name(name)
     url = config.storage_url(name)
     parse_url(url)  # a wrong address is refused before the study's folder is made
+    data = data_facts(config)
     with _hold(config, name), Interrupts() as interrupts:
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
@@ -78,6 +80,7 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "hardware", hardware_facts(bench, probed))
             set_study_fact(study, "util_source", bench.device.util_source)
             set_study_fact(study, "versions", probed["versions"])
+            set_study_fact(study, "data", data)
             set_study_fact(study, "config", config.as_data())
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
@@ -110,6 +113,9 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
+    refuse_other_data(
+        facts.get("data", {}), data_facts(config), "a study", "start another study for these"
+    )
     with (
         _hold(config, name),
         Interrupts() as interrupts,

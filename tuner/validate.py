@@ -83,12 +83,13 @@ class Validation:
         }
 
 
-def validate(path: Path, places: Mapping[str, object], *, tolerance: float, say: Say) -> Validation:
+def validate(path: Path, given: Mapping[str, object], *, tolerance: float, say: Say) -> Validation:
     """Measure the workload of the profile at `path` again and judge it.
 
     Args:
         path: a profile file.
-        places: `runs_dir`, where the caches and logs are, and other settings of no workload.
+        given: `runs_dir`, where the caches and logs are, and other settings of no workload; `env`,
+            `trainer` and `data` as in `tuner.workload.config_of`.
         tolerance: relative loss of what was promised that still counts as holding, in (0, 1).
         say: tells the user a line.
 
@@ -100,7 +101,7 @@ def validate(path: Path, places: Mapping[str, object], *, tolerance: float, say:
     """
     profile = read(path)
     _require_measured(profile, path)
-    config = config_of(profile, places)
+    config = config_of(profile, given)
     logs = config.runs_dir / ".validate" / time.strftime("%Y%m%d-%H%M%S")
     with (
         Interrupts() as interrupts,

@@ -1,4 +1,4 @@
-"""What a profile says of its workload, and the settings that train the same workload again.
+"""What a workload is: which settings make one, what a profile says of it, and the way back.
 
 Apart from the profiles because those who read one (`validate`, the benchmarks) need both
 directions, and must agree with those who write one to the last field.
@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from envs.names import is_factory, parse, require_own_module
 from storage.profile import Profile
-from tuner.config import HYPERPARAMS, StudyConfig, load_config
+from tuner.config import HYPERPARAMS, MarketSettings, StudyConfig, flag, load_config
 from tuner.errors import Refused, UsageError
 from tuner.space import HardwareConfig
 
@@ -23,53 +24,153 @@ OPTIONAL = (
     "clip_value_loss",
 )
 """Settings that a profile need not name: it was then measured with their defaults, in effect."""
-SETTINGS = (*REQUIRED, *OPTIONAL)
+PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
+"""What our PPO is built with, beside its scalars; a trainer of the user's has none of it."""
+PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
+DATA_FILES = ("data", "finer_data")
+"""Settings that are files: their content belongs to the workload, where they lie does not."""
 
 
-def workload_facts(config: StudyConfig, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile's `workload`, with a hash that leaves the seed out.
+def require_sound(config: StudyConfig) -> None:
+    """Require names that can exist, and no setting that would have no effect.
+
+    Raises:
+        UsageError: the environment or the trainer cannot exist, or a flag belongs to another one.
+    """
+    try:
+        kind = parse(config.env).kind
+    except ValueError as error:
+        raise UsageError(f"--env: {error}") from None
+    _require_bars_are_used(config, has_bars=kind == "trading")
+    if config.trainer is None:
+        return
+    if not is_factory(config.trainer):
+        raise UsageError(
+            f"--trainer must have the form package.module:factory, but got {config.trainer!r}; "
+            "see examples/my_trainer.py"
+        )
+    try:
+        require_own_module(config.trainer)
+    except ValueError as error:
+        raise UsageError(f"--trainer: {error}") from None
+    for name in (*PPO_SETTINGS, "lr_scaling"):
+        if getattr(config, name) != StudyConfig.model_fields[name].default:
+            raise UsageError(
+                f"{flag(name)} must be left out with a trainer of your own, which it would not "
+                f"reach, but got {getattr(config, name)}; set it inside {config.trainer}"
+            )
+
+
+def _require_bars_are_used(config: StudyConfig, *, has_bars: bool) -> None:
+    given = [
+        name
+        for name, field in MarketSettings.model_fields.items()
+        if getattr(config, name) != field.default
+    ]
+    if given and not has_bars:
+        raise UsageError(
+            f"{flag(given[0])} must go with a trading environment, but got --env {config.env}; add "
+            "--phase 1 or leave it out"
+        )
+    for name in ("finer_data", "tz", "drop_bad_rows"):
+        if name in given and config.data is None:
+            raise UsageError(f"{flag(name)} must go with --data, but got none; add --data FILE.csv")
+
+
+def data_facts(config: StudyConfig) -> dict[str, Any]:
+    """Return `{setting: {path, sha256}}` of the files that the workload reads.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    facts = {}
+    for name in DATA_FILES:
+        path = getattr(config, name)
+        if path is None:
+            continue
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UsageError(
+                f"{flag(name)} must be a CSV file that can be read, but got {path}: "
+                f"{error.strerror or error}"
+            ) from None
+        facts[name] = {"path": str(path), "sha256": digest}
+    return facts
+
+
+def refuse_other_data(
+    stored: Mapping[str, Any], here: Mapping[str, Any], what: str, remedy: str
+) -> None:
+    """Require the content of data files to be what `what` (a study, a profile) was measured on.
+
+    Raises:
+        Refused: a file has another content.
+    """
+    for name, file in here.items():
+        before = (stored.get(name) or {}).get("sha256")
+        if before != file["sha256"]:
+            raise Refused(
+                f"the data of {what} must stay what they were, of SHA-256 {str(before)[:12]}…, but "
+                f"got {file['sha256'][:12]}… in {file['path']}; {remedy}"
+            )
+
+
+def workload_facts(
+    config: StudyConfig, environment: Mapping[str, Any], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a profile's `workload`, with a hash that leaves out the seed and where data lie.
 
     Args:
         config: the study's settings.
         environment: `obs_shape` and `num_actions`, as the environment itself told them.
+        data: what `data_facts` returned when the study began.
     """
     workload = config.workload()
+    is_ppo = workload.trainer is None
     facts: dict[str, Any] = {
         "env": workload.env,
         "env_params": dict(workload.env_params),
-        "trainer": None,
-        "data": None,
-        "ppo": dict(workload.hyperparams),
-        "network": list(workload.network),
-        "activation": workload.activation,
-        "dtype": workload.dtype,
-        "microbatch": workload.microbatch,
-        **{name: getattr(workload, name) for name in OPTIONAL},
+        "trainer": workload.trainer,
+        "data": data.get("data"),
+        "ppo": dict(workload.hyperparams) if is_ppo else None,
+        **{name: _plain(getattr(workload, name)) if is_ppo else None for name in PPO_BUILD},
         **environment,
     }
+    if workload.market is not None:
+        facts["market"] = {**workload.market, **{name: data.get(name) for name in DATA_FILES}}
+        del facts["market"]["data"]
     return facts | {"hash": workload_hash(facts)}
 
 
 def workload_hash(facts: Mapping[str, Any]) -> str:
-    """Return the hash of everything in `facts` but the hash itself."""
+    """Return the hash of everything in `facts` but the hash itself and the paths of data files."""
     hashed = {name: value for name, value in facts.items() if name != "hash"}
+    hashed["data"] = _without_path(hashed.get("data"))
+    if isinstance(market := hashed.get("market"), Mapping):
+        hashed["market"] = {**market, "finer_data": _without_path(market.get("finer_data"))}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def config_of(profile: Profile, places: Mapping[str, object]) -> StudyConfig:
+def config_of(profile: Profile, given: Mapping[str, object]) -> StudyConfig:
     """Return the settings that a profile was measured with; its learning rate is the effective one.
 
     Args:
         profile: from a file.
-        places: `runs_dir`, `cache_dir`, `timeout` and other settings that no workload holds.
+        given: `runs_dir`, `cache_dir`, `timeout` and other settings that no workload holds, and
+            `env`, `trainer` and `data` as the user named them. Code of the user's is run only if
+            the user names it here: a profile may come from anywhere.
 
     Raises:
-        UsageError: the profile does not name its workload.
+        UsageError: the profile does not name its workload, or code that it may not run.
         Refused: the workload or its learning rate was changed since it was measured.
     """
     facts = profile.workload
-    missing = [key for key in (*REQUIRED, "ppo", "hash") if key not in facts]
-    if missing or not isinstance(facts.get("ppo"), Mapping):
+    trainer = facts.get("trainer")
+    required = (*REQUIRED, "ppo", "hash") if trainer is None else ("env", "env_params", "hash")
+    missing = [key for key in required if key not in facts]
+    if missing or not isinstance(facts.get("ppo"), Mapping if trainer is None else object):
         raise UsageError(
             f"a profile must name its workload to be measured again, but {profile.profile} lacks "
             f"{', '.join(missing) or 'the scalars of ppo'}; export it anew"
@@ -79,12 +180,64 @@ def config_of(profile: Profile, places: Mapping[str, object]) -> StudyConfig:
             f"the workload must be the one that was measured, whose hash is {facts['hash']}, but "
             f"got one of hash {workload_hash(facts)}: it was edited; tune the new one instead"
         )
-    for what in ("trainer", "data"):
-        if facts.get(what) is not None:
-            raise Refused(
-                f"a workload must train our PPO on a built-in environment to be measured again, "
-                f"but got {what} {facts[what]!r}; run it where it was tuned"
-            )
+    for what in ("env", "trainer"):
+        _require_named(what, facts.get(what), given.get(what))
+    settings = {"env": facts["env"], "env_params": facts["env_params"], "trainer": trainer}
+    settings |= _market_settings(facts)
+    if trainer is None:
+        settings |= _ppo_settings(profile)
+    flags = {name: value for name, value in given.items() if name not in ("env", "trainer")}
+    config = load_config(settings, flags).resolved(profile.device or "cpu")
+    require_sound(config)
+    stored = {"data": facts.get("data"), **(facts.get("market") or {})}
+    refuse_other_data(
+        stored, data_facts(config), "a profile", "give --data the file that it was tuned on"
+    )
+    return config
+
+
+def _require_named(what: str, measured: Any, named: object) -> None:
+    """Require code of the user's, and nothing else, to be named beside a profile.
+
+    Raises:
+        UsageError: it is not named, or another one is.
+    """
+    is_code = measured is not None and is_factory(str(measured))
+    if named is None and not is_code:
+        return
+    if named != measured:
+        raise UsageError(
+            f"--{what} must be {measured}, which the profile was measured with, but got "
+            f"{named or 'none'}; a profile alone may not run code: name it yourself"
+        )
+
+
+def _market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the bars that a profile was measured on.
+
+    Raises:
+        UsageError: they are no settings of bars.
+    """
+    market = facts.get("market") or {}
+    unknown = [name for name in market if name not in MarketSettings.model_fields]
+    if unknown:
+        raise UsageError(
+            f"the bars of a profile must have known settings only, but got {', '.join(unknown)}; "
+            "export it anew"
+        )
+    files = {"data": facts.get("data"), "finer_data": market.get("finer_data")}
+    paths = {name: file["path"] for name, file in files.items() if file is not None}
+    return {**market, "finer_data": None, **paths}
+
+
+def _ppo_settings(profile: Profile) -> dict[str, Any]:
+    """Return the settings of PPO that a profile was measured with.
+
+    Raises:
+        UsageError: it lacks a learning rate, or names scalars that PPO does not have.
+        Refused: the learning rate was edited.
+    """
+    facts = profile.workload
     unknown = [name for name in facts["ppo"] if name not in HYPERPARAMS]
     if unknown or profile.learning_rate is None:
         raise UsageError(
@@ -97,12 +250,23 @@ def config_of(profile: Profile, places: Mapping[str, object]) -> StudyConfig:
             f"the learning rate must be the one that was measured, {measured_rate}, but got "
             f"{profile.learning_rate}: it was edited; tune the new one instead"
         )
-    settings = {
-        **{name: facts[name] for name in SETTINGS if name in facts},
+    return {
+        **{name: facts[name] for name in PPO_BUILD if name in facts},
         **facts["ppo"],
         "learning_rate": profile.learning_rate,
     }
-    return load_config(settings, places).resolved(profile.device or "cpu")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML and JSON have it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _without_path(file: Any) -> Any:
+    """Return what is known of a data file but where it lies."""
+    if not isinstance(file, Mapping):
+        return file
+    return {name: value for name, value in file.items() if name != "path"}
 
 
 def hardware_config(profile: Profile) -> HardwareConfig:

@@ -22,19 +22,52 @@ def test_accepted_names_are_split_into_kind_and_name() -> None:
         ("CartPole-v1", "did you mean gymnax:CartPole-v1?"),
         ("pendulum-v1", "did you mean gymnax:Pendulum-v1?"),
         ("gymnax:Breakout", "did you mean gymnax:Breakout-MinAtar?"),
+        ("trading-phase3", "did you mean trading-phase2?"),
+        ("trading_phase2", "did you mean trading-phase2?"),
+        ("brax:ants", "did you mean brax:ant?"),
+        ("humanoid", "did you mean brax:humanoid?"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(spec: str, suggestion: str) -> None:
-    with pytest.raises(UnknownEnvironment, match="must be one of stress, gymnax:") as error:
+    with pytest.raises(UnknownEnvironment, match="the environment must be ") as error:
         parse(spec)
     assert str(error.value).endswith(suggestion)
     assert repr(spec) in str(error.value)
 
 
-@pytest.mark.parametrize("spec", ["", "gymnax:", "trading-phase1", "brax:ant", "module:factory"])
+def test_the_names_of_every_kind_are_accepted() -> None:
+    assert parse("trading-phase2") == EnvName("trading", "trading-phase2", "trading-phase2")
+    assert parse("brax:ant") == EnvName("brax", "ant", "brax:ant")
+    assert parse("my_envs.nav:make") == EnvName("factory", "my_envs.nav:make", "my_envs.nav:make")
+
+
+def test_a_wrong_name_of_a_kind_lists_that_kind() -> None:
+    with pytest.raises(UnknownEnvironment, match=r"one of brax:ant, .*brax:walker2d, but"):
+        parse("brax:dog")
+    with pytest.raises(UnknownEnvironment, match=r"one of gymnax:Acrobot-v1, .*Chain-bsuite, but"):
+        parse("gymnax:dog")
+    with pytest.raises(UnknownEnvironment, match=r"must be stress, trading-phase1, .* or your own"):
+        parse("dog")
+
+
+def test_only_trading_has_phases() -> None:
+    specs = ("trading-phase1", "trading-phase2", "stress", "gymnax:CartPole-v1", "my_envs:make")
+    assert [parse(spec).phase for spec in specs] == [1, 2, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "gymnax:", "brax:", "brax:Ant", ":make", "module:", "a-b:make", "a.b", "m:f:g"]
+)
 def test_what_is_not_offered_is_refused(spec: str) -> None:
     with pytest.raises(UnknownEnvironment):
         parse(spec)
+
+
+@pytest.mark.parametrize("package", ["envs", "storage", "tuner"])
+def test_a_module_that_ours_would_hide_is_refused_with_the_remedy(package: str) -> None:
+    with pytest.raises(UnknownEnvironment, match=f"is a package of tuner; rename.*my_{package}"):
+        parse(f"{package}.mine:make")
+    assert parse(f"my_{package}:make").kind == "factory"
 
 
 def test_what_downloads_is_refused_as_such() -> None:

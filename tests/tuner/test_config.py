@@ -19,6 +19,15 @@ from tuner.space import HardwareConfig
 # Each setting: as a flag says it, as a file says it (another value), and both as they are kept.
 SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "env": ("gymnax:CartPole-v1", "gymnax:Pong-misc", "gymnax:CartPole-v1", "gymnax:Pong-misc"),
+    "phase": ("2", 1, 2, 1),
+    "trainer": ("mine:make", "my.other:make", "mine:make", "my.other:make"),
+    "data": ("/a.csv", "/b.csv", Path("/a.csv"), Path("/b.csv")),
+    "finer_data": ("/c.csv", "/d.csv", Path("/c.csv"), Path("/d.csv")),
+    "market": ("ES", "MNQ", "ES", "MNQ"),
+    "tz": ("Europe/Berlin", "UTC", "Europe/Berlin", "UTC"),
+    "bars": ("1000", 2000, 1000, 2000),
+    "drop_bad_rows": ("true", False, True, False),
+    "point_value": ("12.5", 3, 12.5, 3.0),
     "env_params": (["rho=0.5"], {"rho": 0.25}, {"rho": 0.5}, {"rho": 0.25}),
     "learning_rate": ("1e-3", 0.002, 0.001, 0.002),
     "lr_scaling": ("sqrt", "none", "sqrt", "none"),
@@ -124,7 +133,8 @@ def test_a_setting_survives_its_own_yaml(name: str, tmp_path: Path) -> None:
 
 
 def test_all_settings_together_survive_their_own_yaml(tmp_path: Path) -> None:
-    config = load_config(None, {name: values[0] for name, values in SETTINGS.items()})
+    flags = {name: values[0] for name, values in SETTINGS.items() if name != "phase"}
+    config = load_config(None, flags)
     path = tmp_path / "config.yaml"
     path.write_text(config.as_yaml())
     assert load_config(path, {}) == config
@@ -141,6 +151,59 @@ def test_an_env_param_flag_is_added_to_those_of_the_file(tmp_path: Path) -> None
     path = written(tmp_path, env_params={"rho": 0.5, "obs_dim": 8})
     config = load_config(path, {"env_params": ["obs_dim=16"]})
     assert config.env_params == {"rho": 0.5, "obs_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("in_file", "flags", "env", "phase"),
+    [
+        ({}, {}, "stress", None),
+        ({}, {"phase": "1"}, "trading-phase1", 1),
+        ({}, {"env": "trading-phase2"}, "trading-phase2", 2),
+        ({}, {"env": "trading-phase2", "phase": "2"}, "trading-phase2", 2),
+        ({"phase": 1}, {}, "trading-phase1", 1),
+        ({"phase": 1}, {"phase": "2"}, "trading-phase2", 2),
+        ({"phase": 1}, {"env": "stress"}, "stress", None),
+        ({"env": "stress"}, {"phase": "1"}, "trading-phase1", 1),
+        ({"env": "trading-phase1", "phase": 1}, {"phase": "2"}, "trading-phase2", 2),
+    ],
+)
+def test_a_phase_is_short_for_its_environment(
+    in_file: dict[str, Any], flags: dict[str, Any], env: str, phase: int | None
+) -> None:
+    config = load_config(in_file, flags)
+    assert (config.env, config.phase) == (env, phase)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "flags"),
+    [({}, {"phase": "1", "env": "trading-phase2"}), ({"phase": 1, "env": "stress"}, {})],
+)
+def test_a_phase_and_another_environment_are_refused(
+    in_file: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="--phase must be that of the environment, but got 1"):
+        load_config(in_file, flags)
+
+
+def test_data_are_kept_by_their_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, {"data": "bars.csv"}).data == tmp_path / "bars.csv"
+
+
+def test_only_trading_environments_have_bars() -> None:
+    assert load_config(None, {}).market_source() is None
+    source = load_config(None, {"phase": "1", "data": "/a.csv", "bars": "900"}).market_source()
+    assert source == {
+        "data": "/a.csv",
+        "finer_data": None,
+        "market": "NQ",
+        "tz": None,
+        "bars": 900,
+        "drop_bad_rows": False,
+        "point_value": None,
+    }
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from tuner.child.evaluation import evaluate_random
 from tuner.child.facts import device_facts, environment_facts, versions
 from tuner.child.memory import limit_bytes
 from tuner.child.peaks import measure_peaks
-from tuner.child.program import build, compile_training
+from tuner.child.program import build, build_environment, compile_training
 from tuner.protocol import FitRequest, RandomRequest
 
 Emit = Callable[..., None]
 
-SMALLEST = {"num_envs": 1, "num_steps": 1, "num_minibatches": 1, "num_epochs": 1}
-"""Hardware numbers for questions whose answer does not depend on them."""
-
+JUDGED_BY_TRAINING = "quality rests on training returns: only the trainer can act with its policy"
 MARGIN = 1.1
 """Memory grows about with the batch; a smaller batch is compiled once it may just fit."""
 
@@ -34,9 +32,12 @@ def peaks(emit: Emit) -> None:
 
 def random_policy(request: RandomRequest, emit: Emit) -> None:
     """Evaluate the uniformly random policy, once for each seed."""
-    built = build(request.workload, SMALLEST)
-    returns = [evaluate_random(built, seed) for seed in request.seeds]
-    emit("random", returns=returns, **environment_facts(built))
+    env, env_params = build_environment(request.workload)
+    returns = [evaluate_random(env, env_params, seed) for seed in request.seeds]
+    facts = environment_facts(env, env_params)
+    if request.workload.trainer is not None:
+        facts["notes"].append(JUDGED_BY_TRAINING)
+    emit("random", returns=returns, **facts)
 
 
 def largest_fit(request: FitRequest, emit: Emit) -> None:

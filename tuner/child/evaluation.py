@@ -5,10 +5,14 @@ the finished policy, and the uniformly random one, are evaluated alike for every
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
+from envs.base import Environment
 from tuner.child.program import Built
 from tuner.ppo.evaluate import make_evaluate, random_policy
 from tuner.ppo.types import Actor
@@ -23,20 +27,35 @@ def evaluate_policy(built: Built, actor: Actor) -> dict[str, float | None]:
 
     Both are None when no episode ended. Statistics in the actor are those of the end of training.
     """
-    evaluate = jax.jit(make_evaluate(built.env, built.ppo.policy_fn, num_envs=NUM_ENVS))
+    if built.policy_fn is None:
+        raise ValueError("a trainer of the user's is judged by its training returns instead")
+    evaluate = jax.jit(make_evaluate(built.env, built.policy_fn, num_envs=NUM_ENVS))
     returns = evaluate(actor, jax.random.key(EVALUATION_SEED), built.env_params)
-    values = np.asarray(returns, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if values.size < 2:
-        return {"mean_return": None, "return_se": None}
-    error = float(values.std(ddof=1)) / math.sqrt(values.size)
-    return {"mean_return": float(values.mean()), "return_se": error}
+    return _mean_and_error(np.asarray(returns, dtype=np.float64))
 
 
-def evaluate_random(built: Built, seed: int) -> float | None:
+def training_return(returns: Sequence[float | None]) -> dict[str, float | None]:
+    """Return the same of the last quarter of training, for a trainer that keeps its policy.
+
+    Args:
+        returns: the mean return of every block, None where no episode ended in it.
+    """
+    tail = returns[-max(2, len(returns) // 4) :]
+    return _mean_and_error(np.array([r for r in tail if r is not None], dtype=np.float64))
+
+
+def evaluate_random(env: Environment, env_params: Any, seed: int) -> float | None:
     """Return the mean return of uniformly random actions; None when no episode ended."""
-    policy = random_policy(built.env.action_space)
-    evaluate = jax.jit(make_evaluate(built.env, policy, num_envs=NUM_ENVS))
-    returns = np.asarray(evaluate(None, jax.random.key(EVALUATION_SEED + seed), built.env_params))
+    policy = random_policy(env.action_space)
+    evaluate = jax.jit(make_evaluate(env, policy, num_envs=NUM_ENVS))
+    returns = np.asarray(evaluate(None, jax.random.key(EVALUATION_SEED + seed), env_params))
     known = returns[~np.isnan(returns)]
     return float(known.mean()) if known.size else None
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
+    known = values[~np.isnan(values)]
+    if known.size < 2:
+        return {"mean_return": None, "return_se": None}
+    error = float(known.std(ddof=1)) / math.sqrt(known.size)
+    return {"mean_return": float(known.mean()), "return_se": error}

@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 
-from envs.base import Box
-from tuner.child.program import Built
+from envs.base import Box, Environment
 
-PACKAGES = ("jax", "jaxlib", "optax", "gymnax", "optuna")
+PACKAGES = ("jax", "jaxlib", "optax", "gymnax", "brax", "optuna")
 
 
 def device_facts(device: jax.Device) -> dict[str, Any]:
@@ -34,17 +33,21 @@ def versions() -> dict[str, str | None]:
     return found | {"python": platform.python_version()}
 
 
-def environment_facts(built: Built) -> dict[str, Any]:
+def environment_facts(env: Environment, env_params: Any) -> dict[str, Any]:
     """Return what the parent needs to judge returns and to describe the workload.
 
     `num_actions` is how many discrete actions there are, or how many components an action has;
-    `action_space` says which, `discrete` or `box`.
+    `action_space` says which, `discrete` or `box`. `notes` are lines that the user should see.
     """
-    space = built.env.action_space
+    space = env.action_space
+    notes = list(getattr(env, "notes", ()))
+    if not getattr(env, "bootstraps_truncation", True):
+        notes.append("the environment resets itself: a time limit is learned from as an ending")
     return {
-        "obs_shape": list(built.env.obs_shape),
+        "obs_shape": list(env.obs_shape),
         "action_space": "box" if isinstance(space, Box) else "discrete",
         "num_actions": space.num_components if isinstance(space, Box) else space.num_actions,
-        "per_step_return": built.env.per_step_return,
-        "best_return": built.env.best_return(built.env_params),
+        "per_step_return": env.per_step_return,
+        "best_return": env.best_return(env_params),
+        "notes": notes,
     }

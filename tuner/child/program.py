@@ -18,23 +18,38 @@ from envs.registry import make
 from tuner.child.compiles import CompileCounter
 from tuner.child.cost import Cost, count
 from tuner.child.memory import predicted_bytes
-from tuner.ppo.train import PPO, make_ppo
+from tuner.child.trainer import learned, make_trainer
+from tuner.ppo.evaluate import PolicyFn
+from tuner.ppo.train import make_ppo
 from tuner.ppo.types import Hyperparams, Metrics, PPOConfig
 from tuner.protocol import Workload
+
+UpdateFn = Callable[[Any], tuple[Any, Metrics]]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An environment, its parameters, and the PPO that trains on it."""
+    """An environment, its parameters, and the training on it: our PPO, or a trainer of the user's.
+
+    `params_fn(key)` draws what `init_fn(key, params)` makes a carry around. They are apart because
+    PPO's orthogonal start takes seconds to compile and, unlike the rest, not anew for every
+    hardware config. `actor_of(carry)` is what training changes: its `params` tell a frozen policy
+    from one that learns, and `policy_fn` acts with it, None where only the trainer knows how.
+    `hyperparams` are PPO's, None for a trainer.
+    """
 
     env: Environment
     env_params: Any
-    ppo: PPO
-    hyperparams: Hyperparams
+    params_fn: Callable[[jax.Array], Any]
+    init_fn: Callable[[jax.Array, Any], Any]
+    update_fn: UpdateFn
+    actor_of: Callable[[Any], Any]
+    policy_fn: PolicyFn | None
+    hyperparams: Hyperparams | None
 
-    def init(self, key: jax.Array, params: Any = None) -> Any:
-        """Return a fresh carry, around `params` if they are given."""
-        return self.ppo.init_fn(key, self.hyperparams, self.env_params, params)
+    def init(self, key: jax.Array) -> Any:
+        """Return a fresh carry."""
+        return self.init_fn(key, self.params_fn(key))
 
 
 def build(
@@ -43,20 +58,34 @@ def build(
     lr_factor: float = 1.0,
     *,
     env_steps: int | None = None,
+    seed: int = 0,
 ) -> Built:
-    """Make the environment and the PPO of a request.
+    """Make the environment and the training of a request.
 
     Args:
         workload: What is trained.
         hardware: The four numbers.
-        lr_factor: Multiplies the learning rate.
+        lr_factor: Multiplies PPO's learning rate.
         env_steps: The trial's budget, over which a linear schedule falls where the workload does
             not say; None where nothing is trained.
+        seed: Given to a trainer of the user's; PPO has its keys.
 
     Raises:
-        EnvError: The environment or one of its parameters is at fault.
+        EnvError: The environment, one of its parameters or the trainer is at fault.
     """
-    env, env_params = make(workload.env, workload.env_params)
+    env, env_params = build_environment(workload)
+    if workload.trainer is not None:
+        init_fn, update_fn = make_trainer(workload.trainer, hardware, env, env_params, seed)
+        return Built(
+            env=env,
+            env_params=env_params,
+            params_fn=lambda key: None,
+            init_fn=lambda key, params: init_fn(key),
+            update_fn=update_fn,
+            actor_of=learned,
+            policy_fn=None,
+            hyperparams=None,
+        )
     config = PPOConfig(
         **hardware,
         network=workload.network,
@@ -72,10 +101,34 @@ def build(
     scalars["learning_rate"] *= lr_factor
     if anneal_env_steps := workload.lr_anneal_env_steps or env_steps:
         scalars["lr_anneal_env_steps"] = anneal_env_steps
-    return Built(env, env_params, make_ppo(config, env), Hyperparams(**scalars))
+    hyperparams, ppo = Hyperparams(**scalars), make_ppo(config, env)
+    return Built(
+        env=env,
+        env_params=env_params,
+        params_fn=ppo.params_fn,
+        init_fn=lambda key, params: ppo.init_fn(key, hyperparams, env_params, params),
+        update_fn=ppo.update_fn,
+        actor_of=lambda carry: carry.actor,
+        policy_fn=ppo.policy_fn,
+        hyperparams=hyperparams,
+    )
 
 
-def block_fn(update_fn: Callable[[Any], tuple[Any, Metrics]]) -> Callable[..., tuple[Any, Metrics]]:
+def build_environment(workload: Workload) -> tuple[Environment, Any]:
+    """Make the environment of a request, with its traced parameters.
+
+    Raises:
+        EnvError: The environment, one of its parameters or its data is at fault.
+    """
+    source = None
+    if workload.market is not None:
+        from envs.bars import MarketSource  # brings pandas
+
+        source = MarketSource(**workload.market)
+    return make(workload.env, workload.env_params, source)
+
+
+def block_fn(update_fn: UpdateFn) -> Callable[..., tuple[Any, Metrics]]:
     """Return `block(carry, num_updates) -> (carry, sums)`; `num_updates` is a traced int32.
 
     `sums` holds the sum of every metric over the updates, `updates`, and, as returns exist only
@@ -133,16 +186,16 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     started = time.monotonic()
     key = jax.eval_shape(jax.random.key, 0)
     num_updates = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered_params = jax.jit(built.ppo.params_fn).lower(key)
-    lowered_init = jax.jit(built.init).lower(key, lowered_params.out_info)
-    block = jax.jit(block_fn(built.ppo.update_fn), donate_argnums=0)
+    lowered_params = jax.jit(built.params_fn).lower(key)
+    lowered_init = jax.jit(built.init_fn).lower(key, lowered_params.out_info)
+    block = jax.jit(block_fn(built.update_fn), donate_argnums=0)
     lowered = block.lower(lowered_init.out_info, num_updates)
     lowered_at, hits = time.monotonic(), counter.cache_hits
     compiled = lowered.compile()
     params_fn, init_fn = lowered_params.compile(), lowered_init.compile()
     compiled_at = time.monotonic()
     # Lowering the block has traced the update already, so that jax only looks it up here.
-    update = jax.make_jaxpr(built.ppo.update_fn)(lowered_init.out_info)
+    update = jax.make_jaxpr(built.update_fn)(lowered_init.out_info)
     return Program(
         init=lambda key: init_fn(key, params_fn(key)),
         run=compiled,

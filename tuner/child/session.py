@@ -15,12 +15,13 @@ from typing import Any
 
 import jax
 
+from envs import registry
 from envs.errors import EnvError
-from envs.names import parse
-from tuner.child import calibrate, trial
+from tuner.child import calibrate, preflight, trial
 from tuner.protocol import (
     FitRequest,
     PeaksRequest,
+    PreflightRequest,
     ProbeRequest,
     RandomRequest,
     Request,
@@ -48,8 +49,8 @@ class Session:
         """Answer requests until a trial has been run or the parent is gone."""
         threading.Thread(target=self._listen, daemon=True).start()
         try:
-            if preload is not None and parse(preload).kind == "gymnax":
-                import envs.gymnax_adapter  # noqa: F401  # seconds of imports, done ahead
+            if preload is not None:
+                registry.preload(preload)
         except EnvError as error:
             self.emit("rejected", type=type(error).__name__, text=str(error))
             return
@@ -79,6 +80,8 @@ class Session:
                 calibrate.probe(self.emit)
             case PeaksRequest():
                 calibrate.peaks(self.emit)
+            case PreflightRequest():
+                preflight.preflight(request, self.emit)
             case RandomRequest():
                 calibrate.random_policy(request, self.emit)
             case FitRequest():

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from tuner.child import faults
 from tuner.child.compiles import CompileCounter
-from tuner.child.evaluation import evaluate_policy
+from tuner.child.evaluation import evaluate_policy, training_return
 from tuner.child.facts import device_facts, environment_facts
 from tuner.child.memory import PeakMemory, held_bytes, limit_bytes, resident_bytes, threads
 from tuner.child.peaks import probe
@@ -44,8 +44,9 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
         request.hardware,
         faults.learning_rate_factor(request.fault),
         env_steps=request.env_steps,
+        seed=request.seed,
     )
-    emit("started", **device_facts(device), **environment_facts(built))
+    emit("started", **device_facts(device), **environment_facts(built.env, built.env_params))
     program = compile_training(built, counter, device.platform)
     limit = limit_bytes(device, request.memory_limit_bytes, request.reserve_bytes)
     emit(
@@ -87,7 +88,8 @@ def _train_and_evaluate(
     started = time.monotonic()
     block_means(_sync(program.run(program.init(key), jnp.int32(1)))[1])
     carry = _sync(program.init(key))
-    initial = jax.tree.map(jnp.copy, carry.actor)  # all of it: the copy below compiles nothing
+    # All of it: the copy below compiles nothing.
+    initial = jax.tree.map(jnp.copy, built.actor_of(carry))
     batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
     lengths = block_lengths(math.ceil(request.env_steps / batch_size))
     counts = {length: jnp.int32(length) for length in set(lengths)}
@@ -103,15 +105,11 @@ def _train_and_evaluate(
         if stop.is_set():
             emit("done", stopped=True)
             return
-    trained = jax.tree.map(jnp.copy, carry.actor)
+    trained = jax.tree.map(jnp.copy, built.actor_of(carry))
+    returns = list(window.returns)
     carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
     reading, recompiles = peak.read(), counter.compiles - compiles
-    changed = any(
-        bool(jnp.any(before != after))
-        for before, after in zip(
-            jax.tree.leaves(initial.params), jax.tree.leaves(trained.params), strict=True
-        )
-    )
+    changed = _changed(initial.params, trained.params)
     del carry
     emit(
         "measured",
@@ -122,8 +120,16 @@ def _train_and_evaluate(
         # Before the parent hears of the end: it then starts a spare, which takes whole cores.
         probe=probe(device) if request.probe else None,
     )
-    returns = evaluate_policy(built, trained)
-    emit("done", stopped=False, params_changed=changed, **returns)
+    judged = (
+        training_return(returns) if built.policy_fn is None else evaluate_policy(built, trained)
+    )
+    emit("done", stopped=False, params_changed=changed, **judged)
+
+
+def _changed(before: Any, after: Any) -> bool | None:
+    """Return whether any parameter has moved; None where there is none to be seen."""
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    return any(bool(jnp.any(old != new)) for old, new in pairs) if pairs else None
 
 
 class _Window:
@@ -145,6 +151,7 @@ class _Window:
         self._fault = fault
         self._env_steps = 0
         self._blocks: list[Block] = []
+        self.returns: list[float | None] = []
 
     def block(self, carry: Any, count: jax.Array, length: int, *, learning: bool = True) -> Any:
         """Run one block of `length` updates and send what it was."""
@@ -154,13 +161,15 @@ class _Window:
         env_steps = length * self._batch_size
         self._env_steps += env_steps
         self._blocks.append((env_steps, seconds))
+        metrics = block_means(sums)
+        self.returns.append(metrics["mean_return"])
         self._emit(
             "block",
             block=len(self._blocks) - 1,
             env_steps=self._env_steps,
             block_env_steps=env_steps,
             seconds=seconds,
-            metrics=block_means(sums),
+            metrics=metrics,
             learning=learning,
             threads=threads(),
             held_bytes=held_bytes(self._device),

@@ -11,7 +11,7 @@ from tests.tuner.trials import TINY, workload
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.facts import environment_facts
-from tuner.child.program import block_fn, block_means, build
+from tuner.child.program import block_fn, block_means, build, build_environment
 from tuner.ppo.types import Metrics
 
 
@@ -95,9 +95,9 @@ def test_options_of_the_workload_reach_ppo() -> None:
 
 
 def test_what_a_child_tells_of_actions() -> None:
-    discrete = environment_facts(build(workload(), TINY))
+    discrete = environment_facts(*build_environment(workload()))
     assert (discrete["action_space"], discrete["num_actions"]) == ("discrete", 3)
-    box = environment_facts(build(workload(env="gymnax:Reacher-misc"), TINY))
+    box = environment_facts(*build_environment(workload(env="gymnax:Reacher-misc")))
     assert (box["action_space"], box["num_actions"]) == ("box", 2)
 
 

@@ -110,7 +110,7 @@ def test_the_window_holds_the_blocks_and_neither_compilation_nor_warm_up(
 def test_a_trial_tells_the_work_in_one_update(trained: TrialRun) -> None:
     built = build(workload(), TINY)
     carry = jax.eval_shape(built.init, jax.eval_shape(jax.random.key, 0))
-    expected = count(jax.make_jaxpr(built.ppo.update_fn)(carry))
+    expected = count(jax.make_jaxpr(built.update_fn)(carry))
     compiled = first(trained, "compiled").data
     told = [compiled[name] for name in ("flops", "bytes", "kernels", "work_is_lower_bound")]
     assert told == [expected.flops, expected.bytes, expected.kernels, False]
