@@ -78,6 +78,13 @@ class Account(NamedTuple):
     peak: Array
 
 
+class Budget(NamedTuple):
+    """What a position may lose, USD: `risk` at its stop without costs, `room` with all of them."""
+
+    risk: Array
+    room: Array
+
+
 class Bar(NamedTuple):
     """One bar: prices in points (`low` and `high` as the finer data saw them) and what it allows.
 
@@ -135,30 +142,44 @@ def room_left(equity: Float[Array, ""], account: Account, rules: Rules) -> Float
     return rules.drawdown_limit - (account.peak - equity)
 
 
-def risk_money(account: Account, rules: Rules) -> Float[Array, ""]:
-    """Return what a flat account of phase 2 may risk: a share of the balance within the room."""
+def budget_of(account: Account, rules: Rules) -> Budget:
+    """Return what a flat account of phase 2 may spend on a position."""
     balance = rules.start_balance + account.profit
-    return jnp.minimum(rules.risk_share * balance, room_left(account.profit, account, rules))
+    return Budget(rules.risk_share * balance, room_left(account.profit, account, rules))
 
 
-def fits_a_tick(money: Float[Array, ""], rules: Rules) -> Bool[Array, ""]:
-    """Return whether `money` pays for a stop one tick away."""
-    return money >= rules.tick_size * rules.point_value
+def costs(rules: Rules) -> Float[Array, ""]:
+    """Return the points per contract that a stop-out loses beyond the stop, and a tick to spare.
 
-
-def stop_distance(bar: Bar, money: Float[Array, ""], rules: Rules) -> Float[Array, ""]:
-    """Return the points from entry to stop: in ATR, within `money` for a contract, a tick or more.
-
-    `money` must pay for a tick, else the stop risks more than it.
+    The room must pay for them too: the drawdown limit would otherwise end what the stop should.
     """
-    wanted = jnp.minimum(rules.stop_atr * bar.volatility, money / rules.point_value)
-    return jnp.maximum(wanted, rules.tick_size)
+    commissions = SIDES * rules.commission / rules.point_value
+    return rules.slippage + commissions + rules.tick_size
+
+
+def fits_a_tick(budget: Budget, rules: Rules) -> Bool[Array, ""]:
+    """Return whether the budget pays for a stop one tick away."""
+    tick = rules.tick_size
+    return (budget.risk >= tick * rules.point_value) & (
+        budget.room >= (tick + costs(rules)) * rules.point_value
+    )
+
+
+def stop_distance(bar: Bar, budget: Budget, rules: Rules) -> Float[Array, ""]:
+    """Return the points from entry to stop: in ATR, within the budget, a tick or more.
+
+    The budget must pay for a tick, else the stop risks more than it.
+    """
+    paid_for = jnp.minimum(
+        budget.risk / rules.point_value, budget.room / rules.point_value - costs(rules)
+    )
+    return jnp.maximum(jnp.minimum(rules.stop_atr * bar.volatility, paid_for), rules.tick_size)
 
 
 def enter(
     direction: Float[Array, ""],
     bar: Bar,
-    money: Float[Array, ""],
+    budget: Budget,
     rules: Rules,
     *,
     is_sized: bool,
@@ -168,15 +189,17 @@ def enter(
     Args:
         direction: −1 or 1.
         bar: The bar whose close is paid, made worse by slippage.
-        money: What may be lost at the stop, USD.
+        budget: What may be lost.
         rules: Costs and distances.
-        is_sized: Whether as many contracts as `money` pays for are taken, rather than one.
+        is_sized: Whether as many contracts as the budget pays for are taken, rather than one.
     """
-    distance = stop_distance(bar, money, rules)
+    distance = stop_distance(bar, budget, rules)
     risk_per_contract = distance * rules.point_value
     size = jnp.ones((), jnp.float32)
     if is_sized:
-        size = jnp.maximum(jnp.floor(money / risk_per_contract), 1.0)
+        loss_per_contract = (distance + costs(rules)) * rules.point_value
+        paid_for = jnp.minimum(budget.risk / risk_per_contract, budget.room / loss_per_contract)
+        size = jnp.maximum(jnp.floor(paid_for), 1.0)
     return no_position()._replace(
         direction=direction,
         entry=bar.close + direction * rules.slippage,

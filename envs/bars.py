@@ -29,6 +29,10 @@ MAX_SYNTHETIC_BARS = 20_000
 MIN_PRICE, MAX_PRICE, MAX_VOLUME = 1e-9, 1e9, 1e18
 """Beyond these float32 arithmetic on prices and profits is no longer safe."""
 
+MAX_DROPPED = 0.05
+"""Share of rows that may be dropped: where more are bad, it is the file that is, or one time far in
+the future beside which every later row looks old."""
+
 REMEDY = "correct the row or pass --drop-bad-rows"
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -153,7 +157,13 @@ def _read_bars(path: str, zone: zoneinfo.ZoneInfo | None, drop_bad_rows: bool) -
     faults.append(_order_fault(table, times, bad))
     bad = bad | faults[-1].rows
     if bad.any() and not drop_bad_rows:
-        raise InvalidMarketData(_message(table, faults, int(np.argmax(bad))))
+        raise InvalidMarketData(f"{_message(table, faults, int(np.argmax(bad)))}; {REMEDY}")
+    if bad.sum() > MAX_DROPPED * len(bad):
+        raise InvalidMarketData(
+            f"at most {MAX_DROPPED:.0%} of the rows may be dropped, but got {bad.sum():,} bad ones "
+            f"of {len(bad):,}, the first: {_message(table, faults, int(np.argmax(bad)))}; correct "
+            "the file"
+        )
     index = pd.DatetimeIndex(times[~bad].view("M8[ns]"), name=TIME).tz_localize("UTC")
     frame = pd.DataFrame({name: values[name][~bad] for name in COLUMNS}, index=index)
     return Bars(frame, int(bad.sum()), len(table.lines))
@@ -163,7 +173,7 @@ def _message(table: Table, faults: list[_Fault], row: int) -> str:
     fault = next(fault for fault in faults if fault.rows[row])
     return (
         f"{fault.required}, but got {fault.got(row)} in {shown(table.path)}, "
-        f"line {table.lines[row]}, column {shown(table.names[fault.column])}; {REMEDY}"
+        f"line {table.lines[row]}, column {shown(table.names[fault.column])}"
     )
 
 
@@ -303,7 +313,7 @@ def _take_extremes(frame: pd.DataFrame, finer: pd.DataFrame, path: str) -> None:
     """Replace low_s and high_s of `frame` by those of the finer bars that lie within each bar.
 
     A bar's own open and close count with them, since they were traded whatever the finer file
-    lacks; a bar without finer bars keeps its own extremes.
+    says, and its own extremes, too, where the finer file lacks a part of it.
     """
     times, finer_times = frame.index.asi8, finer.index.asi8
     step = np.median(np.diff(times))
@@ -319,7 +329,11 @@ def _take_extremes(frame: pd.DataFrame, finer: pd.DataFrame, path: str) -> None:
             f"finer bars must lie within the bars from {frame.index[0]} to {frame.index[-1]}, "
             f"but got {finer.index[0]} to {finer.index[-1]} in {path}; give the same days"
         )
-    found = finer[inside].groupby(bar[inside]).agg({"low": "min", "high": "max"})
+    found = (
+        finer[inside]
+        .groupby(bar[inside])
+        .agg(low=("low", "min"), high=("high", "max"), bars=("low", "size"))
+    )
     own = frame.iloc[found.index]
     lowest, highest = found["low"].to_numpy(), found["high"].to_numpy()
     stray = np.flatnonzero((lowest > own["high"].to_numpy()) | (highest < own["low"].to_numpy()))
@@ -330,8 +344,14 @@ def _take_extremes(frame: pd.DataFrame, finer: pd.DataFrame, path: str) -> None:
             f"{own['high'].iloc[row]:g} at {own.index[row]}, but got {lowest[row]:g} to "
             f"{highest[row]:g} in {path}; check its market and its time zone"
         )
-    ends = own[["open", "close"]].to_numpy()
+    # Where a finer bar is missing, what it would have reached is known of the bar alone.
+    is_whole = found["bars"].to_numpy() * np.median(np.diff(finer_times)) >= step
+    known = [own[["open", "close"]], own[["low", "high"]]]
+    least, most = (
+        np.where(is_whole, *(getattr(part, end)(axis=1) for part in known))
+        for end in ("min", "max")
+    )
     low_s, high_s = frame["low"].to_numpy().copy(), frame["high"].to_numpy().copy()
-    low_s[found.index] = np.minimum(lowest, ends.min(axis=1))
-    high_s[found.index] = np.maximum(highest, ends.max(axis=1))
+    low_s[found.index] = np.minimum(lowest, least)
+    high_s[found.index] = np.maximum(highest, most)
     frame["low_s"], frame["high_s"] = low_s, high_s

@@ -187,6 +187,11 @@ def _import(module_name: str, spec: str, what: str) -> ModuleType:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if module_name.endswith(".py"):
+            raise UnusableFactory(
+                f"{what} must name a module and no file, but got {spec}; write "
+                f"{spec.replace('.py:', ':')}"
+            ) from error
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise UnusableFactory(
                 f"{what} {spec} must name a module that can be imported, but got no module "

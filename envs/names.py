@@ -146,7 +146,9 @@ def parse(spec: str) -> EnvName:
 
 
 def is_factory(spec: str) -> bool:
-    """Return whether a text has the form `package.module:factory`."""
+    """Return whether a text has the form `package.module:factory` and no prefix of ours."""
+    if spec.startswith((GYMNAX_PREFIX, BRAX_PREFIX)):
+        return False
     name = r"[^\W\d]\w*"
     return re.fullmatch(rf"{name}(\.{name})*:{name}", spec) is not None
 

@@ -19,7 +19,7 @@ from envs import account as accounts
 from envs.account import Account, Bar, Position, Rules
 from envs.bars import Bars, MarketSource, load_bars
 from envs.base import Discrete, Timestep
-from envs.contracts import contract_of
+from envs.contracts import Contract, contract_of
 from envs.market import FEATURES, TIME_FEATURES, MarketData, market_data
 from envs.params import RawValue
 from envs.trading_params import (
@@ -154,7 +154,7 @@ class Trading:
         enter = bar.may_enter & ~position.is_open
         allowed = [jnp.ones((), jnp.bool_), enter, enter]
         if self.phase == 2:
-            enter &= accounts.fits_a_tick(accounts.risk_money(account, rules), rules)
+            enter &= accounts.fits_a_tick(accounts.budget_of(account, rules), rules)
             allowed = [
                 allowed[HOLD],
                 enter,
@@ -169,9 +169,12 @@ class Trading:
         """Return the position after the action, which changes nothing where it is not allowed."""
         taken = state.allowed & (action == jnp.arange(self.action_space.num_actions))
         is_sized = self.phase == 2
-        money = accounts.risk_money(state.account, rules) if is_sized else rules.max_risk
+        if is_sized:
+            budget = accounts.budget_of(state.account, rules)
+        else:
+            budget = accounts.Budget(rules.max_risk, jnp.full_like(rules.max_risk, jnp.inf))
         direction = taken[BUY].astype(jnp.float32) - taken[SELL].astype(jnp.float32)
-        entered = accounts.enter(direction, bar, money, rules, is_sized=is_sized)
+        entered = accounts.enter(direction, bar, budget, rules, is_sized=is_sized)
         position = _choose(direction != 0, entered, state.position)
         if self.phase == 1:
             return position
@@ -284,16 +287,21 @@ def make_trading(
     env = Trading(
         phase=phase,
         max_episode_steps=settings.max_episode_steps,
-        notes=_notes(source, bars, market),
+        notes=_notes(source, contract, bars, market),
         declared_best=settings.best_return,
     )
     return env, trading_params(market, contract, phase, settings.values)
 
 
-def _notes(source: MarketSource, bars: Bars, market: MarketData) -> tuple[str, ...]:
+def _notes(
+    source: MarketSource, contract: Contract, bars: Bars, market: MarketData
+) -> tuple[str, ...]:
     """Return what the user should know of the data, a line each."""
     num_bars, num_starts = market.close.shape[0], market.starts.shape[0]
-    notes = [f"{num_bars:,} bars, of which {num_starts:,} may start an episode"]
+    notes = [
+        f"{num_bars:,} bars, of which {num_starts:,} may start an episode",
+        f"{source.market}: {contract.point_value:g} USD a point, tick {contract.tick_size:g}",
+    ]
     if source.data is None:
         notes.append("synthetic bars: drawn from a seed, with a planted pattern")
     if bars.dropped:
@@ -301,4 +309,9 @@ def _notes(source: MarketSource, bars: Bars, market: MarketData) -> tuple[str, .
         notes.append(f"{bars.dropped:,} bad {rows} dropped of {bars.num_rows:,}")
     if not bool(market.ends_session.any()):
         notes.append("no session: every bar with enough data around it may start an episode")
+    else:
+        notes.append(
+            f"{int(market.in_session.sum()):,} bars open from 09:30 to 16:00 in New York, times "
+            f"without an offset being {source.tz or 'UTC'}"
+        )
     return tuple(notes)

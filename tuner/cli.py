@@ -44,6 +44,9 @@ PARTS = (
     PlaceSettings,
 )
 
+TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+"""What may follow a switch as its value."""
+
 _TYPER_INTERRUPTED = 130
 """What typer returns for a Ctrl-C that nobody below it has handled."""
 
@@ -215,6 +218,9 @@ def validate(
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the bars are now, if elsewhere.")
     ] = None,
+    finer_data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the finer bars are now.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -231,6 +237,7 @@ def validate(
     except ValueError as error:
         raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
     given = {"runs_dir": str(runs_dir), "env": env, "trainer": trainer, "data": data}
+    given["finer_data"] = finer_data
     found = validate_profile(profile, given, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)
@@ -305,9 +312,9 @@ def _switches_with_values(arguments: list[str]) -> list[str]:
     fields = StudyConfig.model_fields.items()
     switches = {flag(name) for name, field in fields if field.annotation is bool}
     complete: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         complete.append(argument)
-        if argument in switches and following.startswith("-"):
+        if argument in switches and following.lower() not in TRUTHS:
             complete.append("true")
     return complete
 

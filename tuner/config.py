@@ -104,6 +104,10 @@ class MarketSettings(_Part):
     )
 
 
+DATA_FILES = ("data", "finer_data")
+"""Settings that are files: their content belongs to the workload, where they lie does not."""
+
+
 class SpaceSettings(_Part):
     """The configs to choose from, and the one to compare with."""
 

@@ -24,7 +24,7 @@ from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
 from tuner.stopping import expected_trial_s
-from tuner.workload import workload_facts
+from tuner.workload import data_facts, refuse_other_data, workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
 ENOUGH_REPLICATES = 2
@@ -95,10 +95,17 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
         OSError: the folder cannot be written.
     """
     choices = _choices(session)
+    known = study_facts(session.study)
+    refuse_other_data(
+        known.get("data", {}),
+        data_facts(session.config),
+        "a study",
+        "put them back before profiles are written",
+    )
     paths = []
     for choice in choices.values():
         data = document(choice, context=_context(session, choice))
-        notes = [data["notes"], *study_facts(session.study).get("environment_notes", ())]
+        notes = [data["notes"], *known.get("environment_notes", ())]
         notes += reservations
         if choice.summary.replicates < 2 and not reservations:
             notes.append("rests on one measurement: no second one counted")

@@ -9,6 +9,7 @@ from typing import Any
 
 from storage import overview
 from tuner.config import (
+    DATA_FILES,
     MarketSettings,
     SpaceSettings,
     StudyConfig,
@@ -82,7 +83,9 @@ def _refuse_other_settings(
 ) -> None:
     """Refuse settings of the workload or the space that are not the study's own."""
     parts = (WorkloadSettings, MarketSettings, SpaceSettings)
-    fixed = (*(name for part in parts for name in part.model_fields), *FIXED_MEASURES)
+    settings = (name for part in parts for name in part.model_fields)
+    # Data may move: what is in them is held to the study's when it is resumed.
+    fixed = (*(name for name in settings if name not in DATA_FILES), *FIXED_MEASURES)
     named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
     wanted = load_config(None, named)
     for key in named:

@@ -33,7 +33,7 @@ class Evaluation:
 
     mean_return: float
     return_se: float
-    params_changed: bool
+    params_changed: bool | None
 
 
 @dataclass(frozen=True, slots=True)

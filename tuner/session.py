@@ -14,6 +14,7 @@ import optuna
 from storage import csv_file
 from storage.errors import StorageError
 from storage.records import TrialRecord
+from storage.studies import study_facts
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order, Say
@@ -24,6 +25,7 @@ from tuner.outcome import Outcome
 from tuner.protocol import Event, TrainRequest
 from tuner.references import References, judge
 from tuner.space import HardwareConfig
+from tuner.workload import data_facts, refuse_other_data
 
 FAULT_VARIABLE = "TUNER_TEST_FAULT"
 """Orders faults for the tests: `3:kill,5:hang`, by trial; never for the baseline."""
@@ -66,7 +68,17 @@ class Session:
     def order(
         self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool
     ) -> Order:
-        """Return the order for one measurement of a config."""
+        """Return the order for one measurement of a config.
+
+        Raises:
+            Refused: the data were changed while the study ran.
+        """
+        refuse_other_data(
+            study_facts(self.study).get("data", {}),
+            data_facts(self.config),
+            "a running study",
+            "put them back and resume, or start another study",
+        )
         workload = self.config.workload()
         scalars = {**workload.hyperparams, "learning_rate": self.config.learning_rate_for(config)}
         request = TrainRequest(

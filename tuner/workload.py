@@ -7,11 +7,20 @@ directions, and must agree with those who write one to the last field.
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from envs.contracts import contract_of
 from envs.names import is_factory, parse, require_own_module
 from storage.profile import Profile
-from tuner.config import HYPERPARAMS, MarketSettings, StudyConfig, flag, load_config
+from tuner.config import (
+    DATA_FILES,
+    HYPERPARAMS,
+    MarketSettings,
+    StudyConfig,
+    flag,
+    load_config,
+)
 from tuner.errors import Refused, UsageError
 from tuner.space import HardwareConfig
 
@@ -27,8 +36,6 @@ OPTIONAL = (
 PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
 """What our PPO is built with, beside its scalars; a trainer of the user's has none of it."""
 PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
-DATA_FILES = ("data", "finer_data")
-"""Settings that are files: their content belongs to the workload, where they lie does not."""
 
 
 def require_sound(config: StudyConfig) -> None:
@@ -75,6 +82,11 @@ def _require_bars_are_used(config: StudyConfig, *, has_bars: bool) -> None:
     for name in ("finer_data", "tz", "drop_bad_rows"):
         if name in given and config.data is None:
             raise UsageError(f"{flag(name)} must go with --data, but got none; add --data FILE.csv")
+    if has_bars:
+        try:
+            contract_of(config.market, config.point_value)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
 
 def data_facts(config: StudyConfig) -> dict[str, Any]:
@@ -88,16 +100,22 @@ def data_facts(config: StudyConfig) -> dict[str, Any]:
         path = getattr(config, name)
         if path is None:
             continue
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise UsageError(
-                f"{flag(name)} must be a CSV file that can be read, but got {path}: "
-                f"{error.strerror or error}"
-            ) from None
-        facts[name] = {"path": str(path), "sha256": digest}
+        facts[name] = {"path": str(path), "sha256": _digest(path, flag(name))}
     return facts
+
+
+def _digest(path: Path, what: str) -> str:
+    """Return the SHA-256 of a regular file: a pipe could be read once only, and may never end."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        got = "no regular file" if path.exists() else "no such file"
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+    raise UsageError(
+        f"{what} must be a CSV file that can be read, but got {path}: {got}; give {what} its place"
+    )
 
 
 def refuse_other_data(
@@ -110,6 +128,11 @@ def refuse_other_data(
     """
     for name, file in here.items():
         before = (stored.get(name) or {}).get("sha256")
+        if before is None:
+            raise Refused(
+                f"{what} must keep its bars, and it had no {flag(name)}, but got {file['path']}; "
+                "leave it out"
+            )
         if before != file["sha256"]:
             raise Refused(
                 f"the data of {what} must stay what they were, of SHA-256 {str(before)[:12]}…, but "
@@ -202,14 +225,15 @@ def _require_named(what: str, measured: Any, named: object) -> None:
     Raises:
         UsageError: it is not named, or another one is.
     """
-    is_code = measured is not None and is_factory(str(measured))
-    if named is None and not is_code:
+    if named == measured or (named is None and not is_factory(str(measured))):
         return
-    if named != measured:
-        raise UsageError(
-            f"--{what} must be {measured}, which the profile was measured with, but got "
-            f"{named or 'none'}; a profile alone may not run code: name it yourself"
-        )
+    remedy = "leave it out"
+    if measured is not None and is_factory(str(measured)):
+        remedy = "a profile alone may not run code: name it yourself"
+    raise UsageError(
+        f"--{what} must be {measured or 'left out'}, as the profile was measured, but got "
+        f"{named or 'none'}; {remedy}"
+    )
 
 
 def _market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:

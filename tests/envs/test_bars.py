@@ -338,9 +338,22 @@ def test_a_file_with_its_newest_bar_first_is_refused_even_when_rows_may_be_dropp
     lines = good_lines()
     lines = [lines[0], *lines[:0:-1]]
     assert "line 3, column time" in refusal(lines)
-    assert refusal(lines, drop_bad_rows=True) == (
-        "bars.csv must hold at least 100 good bars, but got 1 in 120 rows; give more data"
+    message = refusal(lines, drop_bad_rows=True)
+    assert message.startswith(
+        "at most 5% of the rows may be dropped, but got 119 bad ones of 120, the first: times must"
     )
+    assert message.endswith("in bars.csv, line 3, column time; correct the file")
+
+
+def test_one_time_in_the_future_does_not_drop_all_that_follow(
+    refusal: Callable[..., str],
+) -> None:
+    lines = good_lines()
+    lines[10] = "2099-01-01" + lines[10][10:]
+    assert "110 bad ones of 120, the first:" not in refusal(lines)
+    message = refusal(lines, drop_bad_rows=True)
+    assert "but got 110 bad ones of 120, the first: times must increase" in message
+    assert "after line 11, '2099-01-01" in message
 
 
 @pytest.mark.parametrize(
@@ -402,13 +415,17 @@ def test_extremes_are_those_of_the_finer_bars_within_each_bar(read: Callable[...
         HEADER,
         "2024-03-04 14:29:00,100,104.9,95.1,100,1",  # before the first bar
         "2024-03-04 14:30:00,100,101,99.5,100,1",
-        "2024-03-04 14:34:59,100,102,99,100,1",
-        "2024-03-04 14:35:00,100.75,103,100.75,101,1",  # second bar; its own open is 100
-        "2024-03-04 14:36:00,101,103,101,101,1",
+        "2024-03-04 14:31:00,100,101,99.5,100,1",
+        "2024-03-04 14:32:00,100,102,99,100,1",
+        "2024-03-04 14:33:00,100,101,99.5,100,1",
+        "2024-03-04 14:34:00,100,101,99.5,100,1",
+        *(f"2024-03-04 14:3{m}:00,101,103,100.75,101,1" for m in range(5, 10)),  # its open is 100
+        *(f"2024-03-04 14:4{m}:00,100,101,99.5,100,1" for m in (0, 1, 2, 4)),  # 14:43 is missing
     ]
     frame = read(five_minute_lines(), finer=finer).frame
-    assert frame["low_s"].tolist()[:3] == [99, 100, 95]
-    assert frame["high_s"].tolist()[:3] == [102, 103, 105]
+    # The last two keep their own: of the third a minute is not known, of the fourth nothing.
+    assert frame["low_s"].tolist()[:4] == [99, 100, 95, 95]
+    assert frame["high_s"].tolist()[:4] == [102, 103, 105, 105]
     # What is traded at a bar's ends lies between its extremes, whatever the finer file lacks.
     ends = frame[["open", "close"]]
     assert (frame["low_s"] <= ends.min(axis=1)).all()
@@ -418,8 +435,9 @@ def test_extremes_are_those_of_the_finer_bars_within_each_bar(read: Callable[...
 def test_finer_bars_of_a_gap_belong_to_no_bar(read: Callable[..., Bars]) -> None:
     lines = five_minute_lines()
     del lines[2]  # the bar of 14:35
-    finer = [HEADER, "2024-03-04 14:30:00,100,102,99,100,1", "2024-03-04 14:36:00,100,104,96,100,1"]
-    frame = read(lines, finer=[*finer, "2024-03-04 14:37:00,100,104,96,100,1"]).frame
+    first = [f"2024-03-04 14:3{m}:00,100,102,99,100,1" for m in range(5)]
+    gap = [f"2024-03-04 14:3{m}:00,100,104,96,100,1" for m in range(5, 10)]
+    frame = read(lines, finer=[HEADER, *first, *gap]).frame
     assert (frame["low_s"].iloc[0], frame["high_s"].iloc[0]) == (99, 102)
 
 

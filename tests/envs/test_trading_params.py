@@ -55,7 +55,9 @@ def test_what_the_user_is_told() -> None:
     starts = params.market.starts.shape[0]
     assert env.notes == (
         f"1,000 bars, of which {starts} may start an episode",
+        "NQ: 20 USD a point, tick 0.25",
         "synthetic bars: drawn from a seed, with a planted pattern",
+        "1,000 bars open from 09:30 to 16:00 in New York, times without an offset being UTC",
     )
 
 
@@ -68,7 +70,7 @@ def test_daily_bars_and_dropped_rows_are_told(tmp_path: Path) -> None:
     env, params = make_trading(1, {}, source)
     num_bars = params.market.close.shape[0]
     assert num_bars == len(lines) - 2
-    assert env.notes[1:] == (
+    assert env.notes[2:] == (
         f"1 bad row was dropped of {len(lines) - 1:,}",
         "no session: every bar with enough data around it may start an episode",
     )

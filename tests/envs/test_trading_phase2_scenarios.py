@@ -98,11 +98,17 @@ def test_a_trail_never_moves_the_stop_back(side: str) -> None:
         # 475 USD pay for 3.96 contracts.
         pytest.param({"risk_share": 0.0095}, 3, 6, id="whole contracts only"),
         pytest.param({"drawdown_limit": 300}, 2, 6, id="the room left"),
-        # 100 USD do not pay for 6 points of 20, but for 5.
-        pytest.param({"drawdown_limit": 100}, 1, 5, id="one contract always fits"),
+        # Slippage, commissions and a tick to spare take 0.25 + 4 / 20 + 0.25 = 0.7 points of the 5
+        # that 100 USD pay for.
+        pytest.param({"drawdown_limit": 100}, 1, 4.3, id="one contract always fits"),
+        # 2 · (6 + 0.7) · 20 = 268, and a third contract makes 402.
+        pytest.param({"drawdown_limit": 400}, 2, 6, id="the room left after costs"),
+        pytest.param({"drawdown_limit": 403}, 3, 6, id="room for one more"),
     ],
 )
-def test_the_size_of_phase_2(side: str, given: dict[str, float], size: int, distance: int) -> None:
+def test_the_size_of_phase_2(
+    side: str, given: dict[str, float], size: int, distance: float
+) -> None:
     # A wide quiet bar would breach; this one does not move.
     timesteps, _ = run(side, 2, market_of([START] * 3), [BUY], **given)
     position = timesteps[0].state.position
@@ -113,16 +119,28 @@ def test_the_size_of_phase_2(side: str, given: dict[str, float], size: int, dist
 
 @sides
 def test_no_entry_where_the_room_does_not_pay_for_a_tick(side: str) -> None:
-    # The stop costs 129 of 133 USD, and the remaining 4 are less than a tick's 5.
+    # The stop costs 6.25 · 20 + 4 = 129 of 135 USD; a tick and the costs of 0.7 points take 19.
     market = market_of([START, (100, 101, 94, 95), QUIET, QUIET])
-    timesteps, profits = run(side, 2, market, [BUY, BUY], drawdown_limit=133)
+    timesteps, profits = run(side, 2, market, [BUY, BUY], drawdown_limit=135)
     assert profits == [-129, 0]
     assert [ending(step) for step in timesteps] == ["goes on", "goes on"]
     assert timesteps[0].state.allowed.tolist() == [True, *[False] * 5]
-    # 5 USD left pay for a stop a tick below 95.25 and a target three above: 0.75 · 20 − 4.
-    timesteps, profits = run(side, 2, market, [BUY, BUY], drawdown_limit=134)
+    # 20 USD left pay for a stop 0.3 below 95.25 and a target 0.9 above: 0.9 · 20 − 4.
+    timesteps, profits = run(side, 2, market, [BUY, BUY], drawdown_limit=149)
     assert timesteps[0].state.allowed.tolist() == [True, True, True, False, False, False]
-    assert profits == [-129, 11]
+    assert profits == pytest.approx([-129, 14], abs=0.01)
+
+
+@sides
+@pytest.mark.parametrize("limit", [20, 60, 100, 250, 400, 401, 402, 403, 520])
+def test_a_stop_is_reached_before_the_drawdown_limit(side: str, limit: float) -> None:
+    # However little room is left, slippage and commissions of a stop-out fit into it.
+    market = market_of([START, START, (100, 100, 90, 90), (90, 90, 90, 90)])
+    timesteps, profits = run(side, 2, market, [BUY, HOLD], drawdown_limit=limit)
+    stop = float(timesteps[0].state.position.stop)
+    size = float(timesteps[0].state.position.size)
+    assert ending(timesteps[1]) == "goes on"
+    assert profits[1] == pytest.approx(size * ((stop - 0.25) * 20 - 4), abs=0.01)
 
 
 @sides

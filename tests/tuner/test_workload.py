@@ -190,7 +190,9 @@ def test_code_of_the_users_runs_only_if_they_name_it() -> None:
 
 
 def test_another_environment_than_the_profiles_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--env must be stress, which.*but got gymnax:CartPole"):
+    with pytest.raises(
+        UsageError, match=r"--env must be stress, as .*CartPole-v1; leave it out"
+    ):
         config_of(profile(config()), {"env": "gymnax:CartPole-v1"})
     assert config_of(profile(config()), {"env": "stress"}).env == "stress"
 

@@ -89,6 +89,11 @@ def _trace_update(workload: Workload, hardware: Mapping[str, int]) -> None:
     carry = _trace(where, built.init, jax.eval_shape(jax.random.key, 0))
     after, _ = _trace(where, built.update_fn, carry)
     require_same_tree(carry, after, f"the carry of {what}")
+    if not jax.tree.leaves(built.actor_of(carry).params):
+        raise UnusableFactory(
+            f"the carry of {what} must hold what trains under the name params, by which a policy "
+            "that never changes is told, but got none of that name; rename it"
+        )
 
 
 def _trace(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

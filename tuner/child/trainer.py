@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.adapter import as_arrays
 from envs.base import Environment
 from envs.errors import UnusableFactory
 from envs.factory import call, load_callable
@@ -49,7 +50,7 @@ def make_trainer(
     init, update = made
 
     def init_fn(key: jax.Array) -> Any:
-        return jax.tree.map(jnp.copy, init(key))
+        return jax.tree.map(jnp.copy, as_arrays(init(key), f"the carry of {spec}"))
 
     def update_fn(carry: Any) -> tuple[Any, Metrics]:
         updated = update(carry)
@@ -93,10 +94,18 @@ def _scalars(metrics: Any, spec: str) -> Metrics:
             f"the metrics of {spec} must be a dict that holds {REQUIRED_METRIC}, but got {got}; "
             "add the mean return of the episodes that ended, NaN if none did"
         )
-    for name, value in metrics.items():
-        if jnp.shape(value) != ():
-            raise UnusableFactory(
-                f"the metrics of {spec} must be scalars, but {name} has the shape "
-                f"{jnp.shape(value)}; reduce it inside update_fn"
-            )
-    return {str(name): jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+    return {str(name): _scalar(value, str(name), spec) for name, value in metrics.items()}
+
+
+def _scalar(value: Any, name: str, spec: str) -> jax.Array:
+    try:
+        scalar = jnp.asarray(value).astype(jnp.float32)
+    except (TypeError, ValueError):
+        scalar = None
+    if scalar is None or scalar.shape != ():
+        got = type(value).__name__ if scalar is None else f"shape {scalar.shape}"
+        raise UnusableFactory(
+            f"the metrics of {spec} must be scalars, but got {got} for {name}; reduce it inside "
+            "update_fn, or leave it out"
+        )
+    return scalar

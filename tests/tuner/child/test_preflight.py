@@ -166,6 +166,7 @@ def test_tracing_a_slow_trainer_ends(write: Write, monkeypatch: pytest.MonkeyPat
         ('carry["params"] + 1', 'carry["params"][:4] + 1', r"the carry of .*params"),
         ('carry["params"] + 1', 'carry["params"] + float(carry["params"][0])', r"py:8"),
         ('{"mean_return": params.mean()}', '{"loss": params.mean()}', r"holds mean_return"),
+        ('"params"', '"weights"', r"must hold what trains under the name params.*rename it"),
         ('carry["params"] + 1', 'carry["params"] + jnp.zeros(16)', r"32x16 mb2 ep2: .*py:8"),
     ],
 )

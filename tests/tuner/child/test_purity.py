@@ -118,3 +118,10 @@ def test_an_update_runs_without_index_errors_leaks_or_lost_numbers(env: str) -> 
     with jax.debug_nans(True):
         # The metrics say NaN where no episode ended; what training hands on never may.
         jax.block_until_ready(jax.jit(lambda carry: made.update_fn(carry)[0])(after))
+
+
+def test_both_phases_of_trading_return_the_same_metrics() -> None:
+    first, second = (built(f"trading-phase{phase}", SMALL) for phase in (1, 2))
+    metrics = [jax.eval_shape(made.update_fn, carry_of(made))[1] for made in (first, second)]
+    assert metrics[0] == metrics[1]
+    assert {"mean_return", "entropy", "policy_loss", "value_loss", "approx_kl"} <= set(metrics[0])

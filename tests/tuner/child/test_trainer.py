@@ -103,8 +103,9 @@ def test_a_factory_that_returns_something_else_is_refused(
         ("carry, {'loss': 3}", r"a dict that holds mean_return, but got \['loss'\]"),
         (
             "carry, {'mean_return': carry['params']}",
-            r"must be scalars, but mean_return has the shape \(2,\); reduce it inside update_fn",
+            r"must be scalars, but got shape \(2,\) for mean_return; reduce it inside update_fn",
         ),
+        ("carry, {'mean_return': None}", r"must be scalars, but got NoneType for mean_return"),
     ],
 )
 def test_an_update_that_returns_something_else_is_refused(
