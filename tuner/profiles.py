@@ -164,7 +164,8 @@ def _candidates(
     if "quality" not in components:
         raise ExportRefused(
             "a profile must rest on measured learning quality, but got none in this study; "
-            "train for more env-steps (--env-steps) or declare the best return "
+            "train for more env-steps (--env-steps), scale what is learned from "
+            "(--normalize-obs, --normalize-reward) or declare the best return "
             "(--env-param best_return=…)"
         )
     if len(feasible) < min_feasible:

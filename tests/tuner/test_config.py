@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER
-from tuner.cli import PARTS
+from tuner.cli import PARTS, _switches_with_values
 from tuner.config import HYPERPARAMS, StudyConfig, flag, load_config, read_settings
 from tuner.errors import UsageError
 from tuner.space import HardwareConfig
@@ -190,6 +190,14 @@ def test_data_are_kept_by_their_absolute_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config(None, {"data": "bars.csv"}).data == tmp_path / "bars.csv"
+
+
+def test_a_switch_may_stand_alone() -> None:
+    given = ["start", "--drop-bad-rows", "demo", "--probe", "false", "--normalize-obs"]
+    assert _switches_with_values(given) == [
+        "start", "--drop-bad-rows", "true", "demo", "--probe", "false", "--normalize-obs", "true"
+    ]  # fmt: skip
+    assert _switches_with_values(["start", "demo"]) == ["start", "demo"]
 
 
 def test_only_trading_environments_have_bars() -> None:

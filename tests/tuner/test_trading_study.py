@@ -43,7 +43,7 @@ def test_the_phase_and_the_bars_land_in_the_profile(studies: Studies) -> None:
     assert "synthetic bars" in profile["notes"]
 
 
-def test_real_bars_are_tuned_on_and_refuse_a_resume_once_they_change(studies: Studies) -> None:
+def test_real_bars_may_move_but_not_change(studies: Studies) -> None:
     bars = studies.folder / "bars.csv"
     bars.write_bytes(NASDAQ.read_bytes())
     first = studies.start("n", "--phase", "1", "--data", "bars.csv", *QUICK)
@@ -54,8 +54,13 @@ def test_real_bars_are_tuned_on_and_refuse_a_resume_once_they_change(studies: St
     assert record.mean_return is not None
     config = yaml.safe_load((studies.folder / "runs" / "n" / "config.yaml").read_text())
     assert (config["env"], config["phase"], config["data"]) == ("trading-phase1", 1, str(bars))
-    bars.write_text(bars.read_text().replace("2018-12-31", "2019-01-01"))
-    ended = studies.resume("n", "--trials", "2")
+    moved = bars.rename(studies.folder / "moved.csv")
+    ended = studies.resume("n", "--trials", "1")
+    assert ended.code == 2
+    assert "no such file; give --data its place" in ended.err
+    assert studies.resume("n", "--trials", "1", "--data", "moved.csv").code == first.code
+    moved.write_text(moved.read_text().replace("2018-12-31", "2019-01-01"))
+    ended = studies.resume("n", "--trials", "2", "--data", "moved.csv")
     assert ended.code == 4, ended.err
     assert "the data of a study must stay what they were" in ended.err
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -189,10 +190,22 @@ def test_code_of_the_users_runs_only_if_they_name_it() -> None:
     assert (again.env, again.trainer) == ("theirs:make", "theirs:trainer")
 
 
+def test_an_environment_of_brax_is_no_code_of_the_users() -> None:
+    measured = profile(config(env="brax:fast"))
+    assert config_of(measured, {}).env == "brax:fast"
+    with pytest.raises(UsageError, match=r"--trainer must have the form"):
+        require_sound(load_config({"trainer": "brax:ant"}, {}))
+
+
+def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=r"--data must be a CSV file .* no regular file; give"):
+        data_facts(config(phase=1, data=str(pipe)))
+
+
 def test_another_environment_than_the_profiles_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"--env must be stress, as .*CartPole-v1; leave it out"
-    ):
+    with pytest.raises(UsageError, match=r"--env must be stress, as .*CartPole-v1; leave it out"):
         config_of(profile(config()), {"env": "gymnax:CartPole-v1"})
     assert config_of(profile(config()), {"env": "stress"}).env == "stress"
 
@@ -214,6 +227,7 @@ def test_a_trainer_has_no_scalars_of_ppo() -> None:
         ({"market": "ES"}, r"--market must go with a trading environment"),
         ({"phase": 1, "drop_bad_rows": True}, r"--drop-bad-rows must go with --data"),
         ({"phase": 1, "tz": "UTC"}, r"--tz must go with --data"),
+        ({"phase": 1, "market": "BTC"}, r"--market must be one of ES, .*needs --point-value"),
         ({"phase": 1, "finer_data": "x.csv"}, r"--finer-data must go with --data"),
         ({"trainer": "mine"}, r"--trainer must have the form package.module:factory, but got"),
         ({"trainer": "tuner.x:make"}, r"--trainer: a factory must be in a module of your own"),
