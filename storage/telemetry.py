@@ -26,6 +26,10 @@ from storage.schema import (
 from storage.series import Row, finite, from_columns, to_columns
 
 
+_RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
+_SELECTED = tuple(RECORDS.c[name] for name in _RECORD_COLUMNS)
+
+
 class Telemetry:
     """The trial records of a database, with their training curves and device samples.
 
@@ -111,18 +115,43 @@ class Telemetry:
                     sa.delete(table).where(table.c.study == study, table.c.trial == trial)
                 )
 
-    def records(self, study: str) -> list[TrialRecord]:
+    def records(self, study: str, *, only: Sequence[str] = _RECORD_COLUMNS) -> list[TrialRecord]:
         """Return every record of a study, by trial and replicate.
+
+        Args:
+            study: Its name.
+            only: The fields to read, for whoever needs few of thousands of records. The others have
+                their defaults; those without one must be among them.
 
         Raises:
             StorageUnavailable: If the database does not answer.
         """
         query = (
-            sa.select(RECORDS)
+            sa.select(*(RECORDS.c[name] for name in only))
             .where(RECORDS.c.study == study)
             .order_by(RECORDS.c.trial, RECORDS.c.replicate)
         )
-        return [_to_record(row) for row in self._read(query)]
+        return [_to_record(row, only) for row in self._read(query)]
+
+    def records_of(self, study: str, trial: int) -> list[TrialRecord]:
+        """Return the records of one trial, by replicate.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        key = {"study": study, "trial": trial}
+        query = sa.select(*_SELECTED).where(*_at(RECORDS, key)).order_by(RECORDS.c.replicate)
+        return [_to_record(row, _RECORD_COLUMNS) for row in self._read(query)]
+
+    def trials(self, study: str) -> list[int]:
+        """Return the numbers of the trials that have a record, ascending.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        trial = RECORDS.c.trial
+        query = sa.select(trial).where(RECORDS.c.study == study).distinct().order_by(trial)
+        return [row[0] for row in self._read(query)]
 
     def record(self, study: str, trial: int, replicate: int = 0) -> TrialRecord | None:
         """Return one record, `None` where that measurement was not finished.
@@ -131,8 +160,8 @@ class Telemetry:
             StorageUnavailable: If the database does not answer.
         """
         key = {"study": study, "trial": trial, "replicate": replicate}
-        rows = self._read(sa.select(RECORDS).where(*_at(RECORDS, key)))
-        return _to_record(rows[0]) if rows else None
+        rows = self._read(sa.select(*_SELECTED).where(*_at(RECORDS, key)))
+        return _to_record(rows[0], _RECORD_COLUMNS) if rows else None
 
     def curve(self, study: str, trial: int, replicate: int = 0) -> list[CurvePoint]:
         """Return the training curve of a measurement, empty where there is none.
@@ -182,9 +211,6 @@ class Telemetry:
             return connection.execute(query).all()
 
 
-_RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
-
-
 def _require_tables(engine: sa.Engine) -> None:
     """Require our tables, and bring older ones up to date."""
     with engine.connect() as connection:
@@ -199,15 +225,16 @@ def _at(table: sa.Table, key: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in key.items()]
 
 
-def _to_record(row: sa.Row[*tuple[Any, ...]]) -> TrialRecord:
-    values = {name: row._mapping[name] for name in _RECORD_COLUMNS}
-    values["sps_ci95"] = _as_interval(values["sps_ci95"])
+def _to_record(row: sa.Row[*tuple[Any, ...]], columns: Sequence[str]) -> TrialRecord:
+    values = dict(zip(columns, row, strict=True))
+    if values.get("sps_ci95") is not None:
+        values["sps_ci95"] = _as_interval(values["sps_ci95"])
     return TrialRecord(**values)
 
 
-def _as_interval(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+def _as_interval(bounds: Sequence[float]) -> tuple[float, float] | None:
     """Return the interval; half of one, or one with an infinite end, is none."""
-    if bounds is None or None in bounds:
+    if None in bounds:
         return None
     low, high = bounds
     return low, high

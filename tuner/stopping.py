@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from storage.records import TrialRecord
-from tuner.aggregate import hardware_of, summarise
+from tuner.aggregate import final_scores, hardware_of
 
 NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
 """Trials that cost nothing or say nothing: refused before running, or stopped."""
@@ -41,7 +41,7 @@ def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: fl
     A trial's score is the mean over its config's clean replicates; one without raises nothing.
     """
     trials = counted(records)
-    means = {summary.config: summary.final_score for summary in summarise(records)}
+    means = final_scores(records)
     scores = [means[hardware_of(trial)] for trial in trials]
     if len(trials) <= patience:
         return False
