@@ -25,9 +25,23 @@ from storage.schema import (
 )
 from storage.series import Row, finite, from_columns, to_columns
 
-
 _RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
 _SELECTED = tuple(RECORDS.c[name] for name in _RECORD_COLUMNS)
+
+_Stamp = tuple[Any, ...]
+_STAMP = ("trial", "replicate", "status", "duration", "sps", "final_score")
+"""What tells a record from another that took its place."""
+_FEW = 100
+"""Trials that are read one by one rather than with all others."""
+
+
+def _select(study: str, names: Sequence[str]) -> sa.Select[*tuple[Any, ...]]:
+    """Return the query for these fields of all records, by trial and replicate."""
+    return (
+        sa.select(*(RECORDS.c[name] for name in names))
+        .where(RECORDS.c.study == study)
+        .order_by(RECORDS.c.trial, RECORDS.c.replicate)
+    )
 
 
 class Telemetry:
@@ -56,6 +70,7 @@ class Telemetry:
             make_database(url)
         require_database(url)
         self.url = url
+        self._known: dict[str, dict[_Stamp, TrialRecord]] = {}
         self._engine = connect(url)
         try:
             with faults_of(url):
@@ -115,8 +130,11 @@ class Telemetry:
                     sa.delete(table).where(table.c.study == study, table.c.trial == trial)
                 )
 
-    def records(self, study: str, *, only: Sequence[str] = _RECORD_COLUMNS) -> list[TrialRecord]:
+    def records(self, study: str, *, only: Sequence[str] | None = None) -> list[TrialRecord]:
         """Return every record of a study, by trial and replicate.
+
+        Called again it reads only the records that are new or have changed; a search asks before
+        every trial.
 
         Args:
             study: Its name.
@@ -126,12 +144,21 @@ class Telemetry:
         Raises:
             StorageUnavailable: If the database does not answer.
         """
-        query = (
-            sa.select(*(RECORDS.c[name] for name in only))
-            .where(RECORDS.c.study == study)
-            .order_by(RECORDS.c.trial, RECORDS.c.replicate)
-        )
-        return [_to_record(row, only) for row in self._read(query)]
+        if only is not None:
+            return [_to_record(row, only) for row in self._read(_select(study, only))]
+        known = self._known.get(study, {})
+        stamps: list[_Stamp] = []
+        if known:
+            stamps = [tuple(row) for row in self._read(_select(study, _STAMP))]
+        changed = {stamp[0] for stamp in stamps if stamp not in known}
+        if known and len(changed) <= _FEW:
+            # A record that another process replaces between the reads is left to the next call.
+            found = known | self._stamped(study, changed) if changed else known
+            now = {stamp: found[stamp] for stamp in stamps if stamp in found}
+        else:
+            now = self._stamped(study, None)
+        self._known = {**self._known, study: now}
+        return list(now.values())
 
     def records_of(self, study: str, trial: int) -> list[TrialRecord]:
         """Return the records of one trial, by replicate.
@@ -201,6 +228,14 @@ class Telemetry:
     def close(self) -> None:
         """Close every connection; a later call would open new ones."""
         self._engine.dispose()
+
+    def _stamped(self, study: str, trials: set[int] | None) -> dict[_Stamp, TrialRecord]:
+        """Read the records of some trials, or of all, by what tells them apart."""
+        query = _select(study, _RECORD_COLUMNS)
+        if trials is not None:
+            query = query.where(RECORDS.c.trial.in_(trials))
+        records = [_to_record(row, _RECORD_COLUMNS) for row in self._read(query)]
+        return {tuple(getattr(record, name) for name in _STAMP): record for record in records}
 
     def _series(self, table: sa.Table, key: dict[str, Any], kind: type[Row]) -> list[Row]:
         rows = self._read(sa.select(table.c.points).where(*_at(table, key)))

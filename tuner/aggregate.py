@@ -210,9 +210,7 @@ def _counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [record for record in successes if not record.contaminated] or successes
 
 
-def _summarise_config(
-    config: HardwareConfig, records: Sequence[TrialRecord]
-) -> ConfigSummary:
+def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) -> ConfigSummary:
     """Summarise one config, but for its interval."""
     counted = _counted(records)
     failures = [record for record in records if record.status in INFEASIBLE_STATUSES]

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from storage import overview
-from storage.records import RECORD_FIELDS, TrialRecord
+from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.aggregate import SUMMARISED, ConfigSummary, summarise
 from tuner.config import StudyConfig
@@ -52,7 +52,7 @@ BRIEF = (*SUMMARISED, "duration")
 
 
 def read_study(
-    name: str, places: Mapping[str, object], *, only: Sequence[str] = RECORD_FIELDS
+    name: str, places: Mapping[str, object], *, only: Sequence[str] | None = None
 ) -> StudyReading:
     """Read a study straight from SQL, without Optuna.
 
