@@ -159,10 +159,11 @@ def _success(trial: int, config: HardwareConfig, draw: random.Random) -> TrialRe
     quality = min(1.0, max(0.0, updates / 16 + draw.gauss(0.0, 0.03)))
     scores = score(REFERENCES.scores(), device_util=util, quality_score=quality, sps=sps)
     seconds = ENV_STEPS / sps
+    hardware: dict[str, Any] = {**config.as_dict()}
     return TrialRecord(
         trial=trial,
         replicate=0,
-        **config.as_dict(),
+        **hardware,
         status="success",
         device_util=util,
         util_source="psutil",
@@ -211,10 +212,11 @@ def _success(trial: int, config: HardwareConfig, draw: random.Random) -> TrialRe
 
 
 def _failure(like: TrialRecord, status: str) -> TrialRecord:
+    config: dict[str, Any] = {name: getattr(like, name) for name in DIMENSIONS}
     return TrialRecord(
         trial=like.trial,
         replicate=0,
-        **{name: getattr(like, name) for name in DIMENSIONS},
+        **config,
         status=status,
         reason=f"ended as {status} at 9.1 of 8.0 GB",
         predicted_memory_gb=9.1,

@@ -62,11 +62,11 @@ class InstantBench:
 
     def measure(self, order: Order, **_: object) -> Measurement:
         self.asked_at.append(time.monotonic())
-        config = order.config.as_dict()
-        numbers = {"trial": order.trial, "replicate": order.replicate}
+        numbers: dict[str, Any] = {"trial": order.trial, "replicate": order.replicate}
         # No two measurements take equally long, and a record is known by what it says.
         took = time.monotonic()
-        record = replace(self._answer.record, **numbers, **config, duration=took)
+        numbers |= order.config.as_dict()
+        record = replace(self._answer.record, **numbers, duration=took)
         return replace(self._answer, record=record)
 
 
@@ -149,9 +149,9 @@ def _time_parts(session: Session, watch: "Watch") -> None:
         records = session.records()
     with watch("trial_untried_s"):
         left = num_untried(study, space)
-    limits = {"trials": None, "patience": len(records), "min_gain": 0.01, "min_trials": 1}
+    limits: dict[str, Any] = {"trials": None, "patience": len(records), "min_trials": 1}
     with watch("trial_stopping_s"):
-        reason_to_stop(records, **limits, untried=left, time_left_s=None)
+        reason_to_stop(records, **limits, min_gain=0.01, untried=left, time_left_s=None)
     with watch("trial_ask_s"):
         trial = study.ask(distributions(space))
     with watch("trial_tell_s"):

@@ -5,6 +5,7 @@ must all leave out the same contaminated ones.
 """
 
 import math
+import operator
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from tuner.contamination import is_noisy
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.throughput import MIN_REPLICATES, student_t
 
+NUMBERS = operator.attrgetter(*DIMENSIONS)
+"""Takes the four numbers of a config from whatever has them, as a tuple."""
 SUMMARISED = (
     "trial",
     "replicate",
@@ -106,14 +109,14 @@ def summarise(
     return sorted(summaries, key=lambda summary: summary.trial)
 
 
-def final_scores(records: Iterable[TrialRecord]) -> dict[HardwareConfig, float | None]:
-    """Return what `summarise` says of each config's `final_score`, and compute nothing else.
+def final_scores(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | None]:
+    """Return what `summarise` says of each config's `final_score`, by the config's `NUMBERS`.
 
-    A search asks for it before every trial.
+    A search asks before every trial, so nothing else is computed and no config is made.
     """
-    by_config: dict[HardwareConfig, list[TrialRecord]] = {}
+    by_config: dict[tuple[int, ...], list[TrialRecord]] = {}
     for record in records:
-        by_config.setdefault(hardware_of(record), []).append(record)
+        by_config.setdefault(NUMBERS(record), []).append(record)
     return {config: _mean(_counted(group), "final_score") for config, group in by_config.items()}
 
 

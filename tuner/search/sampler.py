@@ -19,6 +19,8 @@ from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
 
 REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
+REDRAW_TRIALS = 10_000
+"""Trials that all redraws for one proposal may go through: TPE looks at each of them every time."""
 
 _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 """Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
@@ -139,7 +141,7 @@ class HardwareSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Iterator[HardwareConfig]:
         """Ask the inner sampler, if there is one and it has started up, again and again."""
-        for _ in range(REDRAWS):
+        for _ in range(max(1, min(REDRAWS, REDRAW_TRIALS // (trial.number + 1)))):
             if self._inner is None:
                 return
             config = config_of(self._inner.sample_relative(study, trial, search_space))
