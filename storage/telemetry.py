@@ -25,6 +25,24 @@ from storage.schema import (
 )
 from storage.series import Row, finite, from_columns, to_columns
 
+_RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
+_SELECTED = tuple(RECORDS.c[name] for name in _RECORD_COLUMNS)
+
+_Stamp = tuple[Any, ...]
+_STAMP = ("trial", "replicate", "status", "duration", "sps", "final_score")
+"""What tells a record from another that took its place."""
+_FEW = 100
+"""Trials that are read one by one rather than with all others."""
+
+
+def _select(study: str, names: Sequence[str]) -> sa.Select[*tuple[Any, ...]]:
+    """Return the query for these fields of all records, by trial and replicate."""
+    return (
+        sa.select(*(RECORDS.c[name] for name in names))
+        .where(RECORDS.c.study == study)
+        .order_by(RECORDS.c.trial, RECORDS.c.replicate)
+    )
+
 
 class Telemetry:
     """The trial records of a database, with their training curves and device samples.
@@ -52,6 +70,7 @@ class Telemetry:
             make_database(url)
         require_database(url)
         self.url = url
+        self._known: dict[str, dict[_Stamp, TrialRecord]] = {}
         self._engine = connect(url)
         try:
             with faults_of(url):
@@ -111,18 +130,55 @@ class Telemetry:
                     sa.delete(table).where(table.c.study == study, table.c.trial == trial)
                 )
 
-    def records(self, study: str) -> list[TrialRecord]:
+    def records(self, study: str, *, only: Sequence[str] | None = None) -> list[TrialRecord]:
         """Return every record of a study, by trial and replicate.
+
+        Called again it reads only the records that are new or have changed; a search asks before
+        every trial.
+
+        Args:
+            study: Its name.
+            only: The fields to read, for whoever needs few of thousands of records. The others have
+                their defaults; those without one must be among them.
 
         Raises:
             StorageUnavailable: If the database does not answer.
         """
-        query = (
-            sa.select(RECORDS)
-            .where(RECORDS.c.study == study)
-            .order_by(RECORDS.c.trial, RECORDS.c.replicate)
-        )
-        return [_to_record(row) for row in self._read(query)]
+        if only is not None:
+            return [_to_record(row, only) for row in self._read(_select(study, only))]
+        known = self._known.get(study, {})
+        stamps: list[_Stamp] = []
+        if known:
+            stamps = [tuple(row) for row in self._read(_select(study, _STAMP))]
+        changed = {stamp[0] for stamp in stamps if stamp not in known}
+        if known and len(changed) <= _FEW:
+            # A record that another process replaces between the reads is left to the next call.
+            found = known | self._stamped(study, changed) if changed else known
+            now = {stamp: found[stamp] for stamp in stamps if stamp in found}
+        else:
+            now = self._stamped(study, None)
+        self._known = {**self._known, study: now}
+        return list(now.values())
+
+    def records_of(self, study: str, trial: int) -> list[TrialRecord]:
+        """Return the records of one trial, by replicate.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        key = {"study": study, "trial": trial}
+        query = sa.select(*_SELECTED).where(*_at(RECORDS, key)).order_by(RECORDS.c.replicate)
+        return [_to_record(row, _RECORD_COLUMNS) for row in self._read(query)]
+
+    def trials(self, study: str) -> list[int]:
+        """Return the numbers of the trials that have a record, ascending.
+
+        Raises:
+            StorageUnavailable: If the database does not answer.
+        """
+        trial = RECORDS.c.trial
+        query = sa.select(trial).where(RECORDS.c.study == study).distinct().order_by(trial)
+        return [row[0] for row in self._read(query)]
 
     def record(self, study: str, trial: int, replicate: int = 0) -> TrialRecord | None:
         """Return one record, `None` where that measurement was not finished.
@@ -131,8 +187,8 @@ class Telemetry:
             StorageUnavailable: If the database does not answer.
         """
         key = {"study": study, "trial": trial, "replicate": replicate}
-        rows = self._read(sa.select(RECORDS).where(*_at(RECORDS, key)))
-        return _to_record(rows[0]) if rows else None
+        rows = self._read(sa.select(*_SELECTED).where(*_at(RECORDS, key)))
+        return _to_record(rows[0], _RECORD_COLUMNS) if rows else None
 
     def curve(self, study: str, trial: int, replicate: int = 0) -> list[CurvePoint]:
         """Return the training curve of a measurement, empty where there is none.
@@ -173,6 +229,14 @@ class Telemetry:
         """Close every connection; a later call would open new ones."""
         self._engine.dispose()
 
+    def _stamped(self, study: str, trials: set[int] | None) -> dict[_Stamp, TrialRecord]:
+        """Read the records of some trials, or of all, by what tells them apart."""
+        query = _select(study, _RECORD_COLUMNS)
+        if trials is not None:
+            query = query.where(RECORDS.c.trial.in_(trials))
+        records = [_to_record(row, _RECORD_COLUMNS) for row in self._read(query)]
+        return {tuple(getattr(record, name) for name in _STAMP): record for record in records}
+
     def _series(self, table: sa.Table, key: dict[str, Any], kind: type[Row]) -> list[Row]:
         rows = self._read(sa.select(table.c.points).where(*_at(table, key)))
         return from_columns(kind, rows[0].points) if rows else []
@@ -180,9 +244,6 @@ class Telemetry:
     def _read(self, query: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
         with faults_of(self.url), self._engine.connect() as connection:
             return connection.execute(query).all()
-
-
-_RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
 
 
 def _require_tables(engine: sa.Engine) -> None:
@@ -199,15 +260,16 @@ def _at(table: sa.Table, key: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in key.items()]
 
 
-def _to_record(row: sa.Row[*tuple[Any, ...]]) -> TrialRecord:
-    values = {name: row._mapping[name] for name in _RECORD_COLUMNS}
-    values["sps_ci95"] = _as_interval(values["sps_ci95"])
+def _to_record(row: sa.Row[*tuple[Any, ...]], columns: Sequence[str]) -> TrialRecord:
+    values = dict(zip(columns, row, strict=True))
+    if values.get("sps_ci95") is not None:
+        values["sps_ci95"] = _as_interval(values["sps_ci95"])
     return TrialRecord(**values)
 
 
-def _as_interval(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+def _as_interval(bounds: Sequence[float]) -> tuple[float, float] | None:
     """Return the interval; half of one, or one with an infinite end, is none."""
-    if bounds is None or None in bounds:
+    if None in bounds:
         return None
     low, high = bounds
     return low, high

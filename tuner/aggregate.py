@@ -5,14 +5,44 @@ must all leave out the same contaminated ones.
 """
 
 import math
+import operator
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from storage.records import INFEASIBLE_STATUSES, TrialRecord
 from tuner.contamination import is_noisy
-from tuner.space import HardwareConfig
+from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.throughput import MIN_REPLICATES, student_t
+
+NUMBERS = operator.attrgetter(*DIMENSIONS)
+"""Takes the four numbers of a config from whatever has them, as a tuple."""
+SUMMARISED = (
+    "trial",
+    "replicate",
+    *DIMENSIONS,
+    "status",
+    "contaminated",
+    "quality_acceptable",
+    "quality_reason",
+    "util_source",
+    "bound",
+    "env_steps",
+    "device_util",
+    "gpu_util",
+    "peak_memory_gb",
+    "predicted_memory_gb",
+    "memory_limit_gb",
+    "mean_return",
+    "entropy",
+    "gpu_score",
+    "quality_score",
+    "sps_score",
+    "final_score",
+    "sps",
+    "joules_per_msteps",
+)
+"""The fields of a record that `summarise` reads, but for the intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +85,39 @@ class ConfigSummary:
     env_steps: int | None
 
 
-def summarise(records: Iterable[TrialRecord]) -> list[ConfigSummary]:
+def summarise(
+    records: Iterable[TrialRecord], *, with_intervals: bool = True
+) -> list[ConfigSummary]:
     """Return one summary for each config, in the order of their trials.
 
     Args:
         records: a study's measurements, of any status, in any order. A config that was queued
             again after a crash may appear under several trials; `trial` is the first that counts.
+        with_intervals: whether `sps_ci95` is known; it imports scipy and takes a third of the time.
     """
     by_config: dict[HardwareConfig, list[TrialRecord]] = {}
     ordered = sorted(records, key=lambda r: (r.trial, r.replicate))
     for record in ordered:
         by_config.setdefault(hardware_of(record), []).append(record)
     summaries = [_summarise_config(config, group) for config, group in by_config.items()]
-    spread = observed_spread(by_config.values(), with_disturbed=is_noisy(ordered))
-    summaries = [_widened(summary, spread) for summary in summaries]
+    if with_intervals:
+        spread = observed_spread(by_config.values(), with_disturbed=is_noisy(ordered))
+        summaries = [
+            replace(summary, sps_ci95=_interval(_counted(by_config[summary.config]), spread))
+            for summary in summaries
+        ]
     return sorted(summaries, key=lambda summary: summary.trial)
+
+
+def final_scores(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | None]:
+    """Return what `summarise` says of each config's `final_score`, by the config's `NUMBERS`.
+
+    A search asks before every trial, so nothing else is computed and no config is made.
+    """
+    by_config: dict[tuple[int, ...], list[TrialRecord]] = {}
+    for record in records:
+        by_config.setdefault(NUMBERS(record), []).append(record)
+    return {config: _mean(_counted(group), "final_score") for config, group in by_config.items()}
 
 
 def hardware_of(record: TrialRecord) -> HardwareConfig:
@@ -129,6 +177,8 @@ def observed_spread(
     """
     total, dof = 0.0, 0
     for group in groups:
+        if len(group) < 2:
+            continue
         rates = [
             r.sps
             for r in group
@@ -142,26 +192,30 @@ def observed_spread(
     return (math.sqrt(total / dof), dof) if dof else None
 
 
-def _widened(summary: ConfigSummary, spread: tuple[float, int] | None) -> ConfigSummary:
-    """Return the summary with an interval at least as wide as the study's measurements vary."""
-    if spread is None or summary.sps is None:
-        return summary
+def _interval(
+    counted: Sequence[TrialRecord], spread: tuple[float, int] | None
+) -> tuple[float, float] | None:
+    """Return a config's interval, at least as wide as the study's measurements vary."""
+    combined, sps = combine_intervals(counted), _mean(counted, "sps")
+    if spread is None or sps is None:
+        return combined
     deviation, dof = spread
     if dof < MIN_REPLICATES - 1:
-        return summary
-    half_width = student_t(dof) * deviation * math.sqrt(1 + 1 / summary.replicates) * summary.sps
-    low, high = summary.sps_ci95 or (summary.sps, summary.sps)
-    wide = (
-        max(0.0, min(low, summary.sps - half_width)),
-        max(high, summary.sps + half_width),
-    )
-    return replace(summary, sps_ci95=wide)
+        return combined
+    half_width = student_t(dof) * deviation * math.sqrt(1 + 1 / len(counted)) * sps
+    low, high = combined or (sps, sps)
+    return max(0.0, min(low, sps - half_width)), max(high, sps + half_width)
+
+
+def _counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the measurements of a config that count: the clean successes, else all successes."""
+    successes = [record for record in records if record.status == "success"]
+    return [record for record in successes if not record.contaminated] or successes
 
 
 def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) -> ConfigSummary:
-    successes = [record for record in records if record.status == "success"]
-    clean = [record for record in successes if not record.contaminated]
-    counted = clean or successes
+    """Summarise one config, but for its interval."""
+    counted = _counted(records)
     failures = [record for record in records if record.status in INFEASIBLE_STATUSES]
     acceptable = _is_acceptable(counted, failures)
     reason = _why_ineligible(counted, failures, acceptable)
@@ -171,7 +225,7 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         replicates=len(counted),
         failures=len(failures),
         status="success" if counted else records[-1].status,
-        contaminated=bool(successes) and not clean,
+        contaminated=bool(counted) and bool(counted[0].contaminated),
         eligible=reason is None,
         ineligible_reason=reason,
         quality_acceptable=acceptable,
@@ -190,7 +244,7 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         sps_score=_mean(counted, "sps_score"),
         final_score=_mean(counted, "final_score"),
         sps=_mean(counted, "sps"),
-        sps_ci95=combine_intervals(counted),
+        sps_ci95=None,
         bound=_most_common([r.bound for r in counted if r.bound is not None]),
         joules_per_msteps=_mean(counted, "joules_per_msteps"),
         env_steps=counted[0].env_steps if counted else None,
@@ -239,14 +293,21 @@ def _values(records: Sequence[TrialRecord], name: str) -> list[float]:
 
 
 def _most_common(names: Sequence[str]) -> str | None:
-    return statistics.mode(names) if names else None
+    if len(names) < 2:
+        return names[0] if names else None
+    return statistics.mode(names)
 
 
 def _mean(records: Sequence[TrialRecord], name: str) -> float | None:
+    if len(records) == 1:  # nearly every config, and a mean takes its time
+        value = getattr(records[0], name)
+        return None if value is None else float(value)
     values = _values(records, name)
     return statistics.fmean(values) if values else None
 
 
 def _deviation(records: Sequence[TrialRecord], name: str) -> float | None:
+    if len(records) < 2:
+        return None
     values = _values(records, name)
     return statistics.stdev(values) if len(values) >= 2 else None

@@ -3,6 +3,7 @@
 Apart from the profiles because it knows no units and no study: it compares tuples of numbers.
 """
 
+import operator
 from collections.abc import Sequence
 
 
@@ -26,13 +27,15 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
         )
     if any(value != value for point in points for value in point):
         raise ValueError("coordinates must be numbers, but got NaN; leave out what is unknown")
-    return [
-        index
-        for index, point in enumerate(points)
-        if not any(_dominates(other, point) for other in points)
-    ]
+    front: list[tuple[float, ...]] = []
+    # What dominates a point comes before it in this order, and something on the front does too.
+    for point in sorted(set(map(tuple, points)), reverse=True):
+        if not any(_dominates(member, point) for member in front):
+            front.append(point)
+    members = set(front)
+    return [index for index, point in enumerate(points) if tuple(point) in members]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+    """Whether one of two different points is nowhere below the other."""
+    return all(map(operator.ge, one, other))

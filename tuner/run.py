@@ -27,7 +27,7 @@ from tuner.objective import RETRY_ATTR, Objective, TrialFailed, dashboard_attrs,
 from tuner.outcome import Completed, Crashed, Interrupted, Pruned
 from tuner.references import References
 from tuner.score import default_min_gain
-from tuner.search.sampler import config_of, distributions, untried
+from tuner.search.sampler import config_of, distributions, num_untried
 from tuner.session import Session
 from tuner.stopping import reason_to_stop
 
@@ -155,7 +155,7 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
     """Tell Optuna of the baseline; outside the space it is a trial without parameters."""
     space = session.config.space()
     params = {name: getattr(record, name) for name in distributions(space)}
-    inside = config_of(params) in space.configs()
+    inside = config_of(params) in space.config_set()
     value = record.final_score
     session.study.add_trial(
         create_trial(
@@ -185,7 +185,7 @@ def search(session: Session) -> str:
             patience=config.patience,
             min_gain=min_gain,
             min_trials=config.min_trials,
-            untried=len(untried(study, config.space())) + num_waiting(study),
+            untried=num_untried(study, config.space()) + num_waiting(study),
             time_left_s=session.time_left_s(),
         )
         if session.bench.interrupts.count:
@@ -202,7 +202,7 @@ def num_waiting(study: optuna.Study) -> int:
 
 def finish(session: Session, reason: str) -> Ending:
     """Measure the finalists once more and write the profiles, or say why there are none."""
-    name, space = session.study.study_name, set(session.config.space().configs())
+    name, space = session.study.study_name, session.config.space().config_set()
     records = [r for r in session.records() if r.status != Interrupted.status]
     tried = [r for r in records if hardware_of(r) in space]
     if tried and all(r.status not in FEASIBLE for r in tried):

@@ -6,6 +6,7 @@ resume) while the sampler is only one way through it.
 
 import itertools
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,8 +59,22 @@ class SearchSpace:
 
     def configs(self) -> list[HardwareConfig]:
         """Return every valid combination, in lexicographic order."""
-        combinations = itertools.product(*self.choices().values())
-        return [config for c in combinations if (config := HardwareConfig(*c)).is_valid]
+        return list(_configs(self))
+
+    def config_set(self) -> frozenset[HardwareConfig]:
+        """Return the same as a set, made once for equal spaces."""
+        return _config_set(self)
+
+
+@lru_cache(maxsize=8)
+def _configs(space: SearchSpace) -> tuple[HardwareConfig, ...]:
+    combinations = itertools.product(*space.choices().values())
+    return tuple(config for c in combinations if (config := HardwareConfig(*c)).is_valid)
+
+
+@lru_cache(maxsize=8)
+def _config_set(space: SearchSpace) -> frozenset[HardwareConfig]:
+    return frozenset(_configs(space))
 
 
 CPU_SPACE = SearchSpace((8, 16, 32, 64, 128, 256, 512), (16, 32, 64, 128), (2, 4, 8), (2, 4))

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from storage.records import TrialRecord
-from tuner.aggregate import hardware_of, summarise
+from tuner.aggregate import NUMBERS, final_scores, hardware_of
 
 NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
 """Trials that cost nothing or say nothing: refused before running, or stopped."""
@@ -27,8 +27,7 @@ def counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     for record in records:
         if record.replicate > 0 or record.status in NOT_COUNTED:
             continue
-        config = hardware_of(record)
-        if record.status == "crashed" and config not in crashed:
+        if record.status == "crashed" and (config := hardware_of(record)) not in crashed:
             crashed.add(config)
             continue
         trials.append(record)
@@ -41,10 +40,10 @@ def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: fl
     A trial's score is the mean over its config's clean replicates; one without raises nothing.
     """
     trials = counted(records)
-    means = {summary.config: summary.final_score for summary in summarise(records)}
-    scores = [means[hardware_of(trial)] for trial in trials]
     if len(trials) <= patience:
         return False
+    means = final_scores(records)
+    scores = [means[NUMBERS(trial)] for trial in trials]
     before = [score for score in scores[:-patience] if score is not None]
     recent = [score for score in scores[-patience:] if score is not None]
     if not before:

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 from tuner.steady import find_steady
@@ -182,6 +183,7 @@ def is_wide(throughput: Throughput | None) -> bool:
     return critical * math.sqrt(throughput.block_variance) > WIDE
 
 
+@cache
 def student_t(dof: float) -> float:
     """Return the two-sided 95 % point of Student's t with `dof` ≥ 1 degrees of freedom.
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,42 @@ def test_saving_again_replaces_the_whole_measurement(
         assert [record.sps for record in telemetry.records("demo")] == [2.0]
         assert telemetry.curve("demo", 7) == curve[:1]
         assert telemetry.samples("demo", 7) == []
+
+
+def test_records_read_again_are_those_that_others_have_left(
+    url: str, make_record: MakeRecord
+) -> None:
+    with Telemetry(url) as reader, Telemetry(url) as writer:
+        for trial in (1, 2, 3):
+            writer.save("demo", make_record(trial=trial, sps=float(trial)))
+        first = reader.records("demo")
+        assert [r.sps for r in first] == [1.0, 2.0, 3.0]
+        assert all(a is b for a, b in zip(first, reader.records("demo"), strict=True))
+        writer.save("demo", make_record(trial=2, sps=20.0))
+        writer.save("demo", make_record(trial=2, replicate=1, sps=21.0))
+        writer.save("demo", make_record(trial=0, sps=0.5))
+        writer.discard("demo", 3)
+        assert [r.sps for r in reader.records("demo")] == [0.5, 1.0, 20.0, 21.0]
+        writer.discard("demo", 1)
+        assert [r.sps for r in reader.records("demo")] == [0.5, 20.0, 21.0]
+        for trial in range(200):
+            writer.save("demo", make_record(trial=trial, sps=7.0))
+        with Telemetry(url, create=False) as fresh:
+            assert reader.records("demo") == fresh.records("demo")
+
+
+def test_records_read_in_part_have_those_fields_and_no_others(
+    url: str, make_record: MakeRecord
+) -> None:
+    with Telemetry(url) as telemetry:
+        record = make_record(trial=1)
+        telemetry.save("demo", record)
+        names = [f.name for f in fields(TrialRecord)][:7]
+        (brief,) = telemetry.records("demo", only=(*names, "sps"))
+        assert brief == TrialRecord(**{name: getattr(record, name) for name in (*names, "sps")})
+        assert telemetry.records_of("demo", 1) == telemetry.records("demo") == [record]
+        assert telemetry.records_of("demo", 2) == []
+        assert telemetry.trials("demo") == [1]
 
 
 @pytest.mark.parametrize("create", [True, False], ids=["writer", "reader"])

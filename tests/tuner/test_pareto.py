@@ -64,3 +64,17 @@ def test_order_does_not_matter(points: list[tuple[float, ...]], generator: objec
     generator.shuffle(shuffled)  # type: ignore[attr-defined]
     front = sorted(points[index] for index in pareto_front(points))
     assert front == sorted(shuffled[index] for index in pareto_front(shuffled))
+
+
+def test_ten_thousand_points_are_not_compared_pair_by_pair() -> None:
+    class Counted(float):
+        comparisons = 0
+
+        def __ge__(self, other: float) -> bool:
+            Counted.comparisons += 1
+            return float(self) >= other
+
+    # Of each n points on the diagonal only the last is on the front.
+    points = [(Counted(n), Counted(n), Counted(n)) for n in range(10_000)]
+    assert pareto_front(points) == [9_999]
+    assert Counted.comparisons == 3 * 9_999

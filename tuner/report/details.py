@@ -13,7 +13,6 @@ from tuner.errors import UsageError
 from tuner.lookup import find
 from tuner.measurement import memory_error
 from tuner.report.overview import number
-from tuner.report.reading import read_study
 
 
 def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:
@@ -22,29 +21,30 @@ def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[
     Raises:
         UsageError: the study has no record of that trial.
     """
-    study = read_study(name, places)
-    records = [record for record in study.records if record.trial == trial]
+    config, _ = find(name, places)
+    url = config.storage_url(name)
+    with Telemetry(url, create=False) as telemetry:
+        records = telemetry.records_of(name, trial)
+        known = telemetry.trials(name) if not records else []
+        curve = telemetry.curve(name, trial)
     if not records:
-        known = sorted({record.trial for record in study.records})
         raise UsageError(
             f"TRIAL must be one that has ended, {_ranges(known)}, but got {trial}; see "
             f"`tuner report {name}`"
         )
-    with Telemetry(study.config.storage_url(name), create=False) as telemetry:
-        curve = [
+    log = config.folder(name) / "logs" / f"trial-{trial:04d}.log"
+    return {
+        **_with_error(records[0]),
+        "replicates": [_with_error(record) for record in records[1:]],
+        "curve": [
             {
                 "env_steps": point.env_steps,
                 "seconds": point.seconds,
                 "learning": point.learning,
                 **point.metrics,
             }
-            for point in telemetry.curve(name, trial)
-        ]
-    log = study.config.folder(name) / "logs" / f"trial-{trial:04d}.log"
-    return {
-        **_with_error(records[0]),
-        "replicates": [_with_error(record) for record in records[1:]],
-        "curve": curve,
+            for point in curve
+        ],
         "log": str(log) if log.exists() else None,
     }
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from storage.errors import StorageError
 from tuner.aggregate import ConfigSummary
 from tuner.errors import TunerError
-from tuner.report.reading import StudyReading, read_study
+from tuner.report.reading import BRIEF, StudyReading, read_study
 
 
 def list_document(runs_dir: Path) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def print_list(entries: list[dict[str, Any]]) -> None:
 
 def status_document(name: str, places: Mapping[str, object]) -> dict[str, Any]:
     """Return the status of a study: the document of `tuner status --json`."""
-    study = read_study(name, places)
+    study = read_study(name, places, only=BRIEF)
     hardware = study.facts.get("hardware")
     from storage.database import hide_password
 
@@ -94,7 +94,7 @@ def front_of(study: StudyReading) -> list[int]:
     used = [names[component] for component in study.references.components]
     eligible = [
         s
-        for s in study.summaries()
+        for s in study.summaries
         if s.status == "success"
         and (s.eligible or "quality" not in study.references.components)
         and all(getattr(s, name) is not None for name in used)
@@ -111,7 +111,7 @@ def number(value: float | None, form: str) -> str:
 def _list_entry(name: str, runs_dir: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {"study": name, "trials": None, "best": None}
     try:
-        study = read_study(name, {"runs_dir": str(runs_dir)})
+        study = read_study(name, {"runs_dir": str(runs_dir)}, only=BRIEF)
     except (StorageError, TunerError) as error:
         return entry | {"state": f"unreadable: {error}"}
     state = "unfinished" if study.facts.get("ended") is None else "ended"

@@ -1,19 +1,20 @@
 """What every report starts from: a study's config, facts, records and references, read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from storage import overview
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
-from tuner.aggregate import ConfigSummary, summarise
+from tuner.aggregate import SUMMARISED, ConfigSummary, summarise
 from tuner.config import StudyConfig
 from tuner.lookup import find
 from tuner.references import References
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StudyReading:
     """A study as it stands; `references` is None until it is calibrated."""
 
@@ -25,9 +26,10 @@ class StudyReading:
     records: list[TrialRecord]
     references: References | None
 
+    @cached_property
     def summaries(self) -> list[ConfigSummary]:
-        """Return one summary for each config that was measured."""
-        return summarise(self.records)
+        """One summary for each config that was measured, without the interval of its SPS."""
+        return summarise(self.records, with_intervals=False)
 
     def best(self) -> ConfigSummary | None:
         """Return the eligible config with the best mean composite, None while there is none.
@@ -36,21 +38,28 @@ class StudyReading:
         """
         judged = self.references is not None and "quality" in self.references.components
         scored = [
-            s for s in self.summaries() if s.final_score is not None and (s.eligible or not judged)
+            s for s in self.summaries if s.final_score is not None and (s.eligible or not judged)
         ]
         return max(scored, key=lambda s: s.final_score or 0.0, default=None)
 
     def baseline(self) -> ConfigSummary | None:
         """Return the baseline, None until it is measured."""
-        return next((s for s in self.summaries() if s.trial == 0), None)
+        return next((s for s in self.summaries if s.trial == 0), None)
 
 
-def read_study(name: str, places: Mapping[str, object]) -> StudyReading:
+BRIEF = (*SUMMARISED, "duration")
+"""The fields of a record that a study's status is made of."""
+
+
+def read_study(
+    name: str, places: Mapping[str, object], *, only: Sequence[str] | None = None
+) -> StudyReading:
     """Read a study straight from SQL, without Optuna.
 
     Args:
         name: of the study.
         places: `runs_dir` and `storage`, as flags give them.
+        only: the fields of its records to read, see `Telemetry.records`.
 
     Raises:
         StorageError: there is no such study, or its database cannot be read.
@@ -58,7 +67,7 @@ def read_study(name: str, places: Mapping[str, object]) -> StudyReading:
     config, facts = find(name, places)
     url = config.storage_url(name)
     with Telemetry(url, create=False) as telemetry:
-        records, statuses = telemetry.records(name), telemetry.status_counts(name)
+        records, statuses = telemetry.records(name, only=only), telemetry.status_counts(name)
     stored = facts.get("references")
     return StudyReading(
         name=name,

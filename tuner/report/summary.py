@@ -102,7 +102,7 @@ def _configs(study: StudyReading, width: int) -> Table:
     for column in ("trial", "config", "env-steps/s", "quality", *more, "score"):
         table.add_column(column, justify="left" if column == "config" else "right", no_wrap=True)
     front, baseline = set(front_of(study)), study.baseline()
-    ordered = sorted(study.summaries(), key=lambda s: -(s.final_score or -1.0))
+    ordered = sorted(study.summaries, key=lambda s: -(s.final_score or -1.0))
     shown = [s for s in ordered if s.status == "success"][:SHOWN]
     if baseline is not None and baseline not in shown:
         shown.append(baseline)

@@ -5,7 +5,7 @@ whose batch does not divide is never tried, and no trial is spent on a config th
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -19,6 +19,8 @@ from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
 
 REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
+REDRAW_TRIALS = 10_000
+"""Trials that all redraws for one proposal may go through: TPE looks at each of them every time."""
 
 _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 """Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
@@ -63,11 +65,23 @@ def config_of(params: dict[str, Any]) -> HardwareConfig | None:
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
     """Return the valid configs that no finished, running or queued trial has, in order."""
+    tried = _tried(study)
+    return [config for config in space.configs() if config not in tried]
+
+
+def num_untried(study: Study, space: SearchSpace) -> int:
+    """Return how many configs `untried` returns, without a walk through the space."""
+    configs = space.config_set()
+    return len(configs) - len(configs & _tried(study))
+
+
+def _tried(study: Study) -> set[HardwareConfig | None]:
+    """Return what finished, running and queued trials have; `None` is of those without a config."""
     tried = set()
     for trial in study.get_trials(deepcopy=False, states=_TAKEN):
         queued = trial.system_attrs.get("fixed_params", {})
         tried.add(config_of({**queued, **trial.params}))
-    return [config for config in space.configs() if config not in tried]
+    return tried
 
 
 class HardwareSampler(BaseSampler):
@@ -106,34 +120,34 @@ class HardwareSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if config_of(fixed) is not None:
             return {}
+        tried, configs = _tried(study), self._space.config_set()
+
         # A process that was killed while it suggested has queued a part of a config.
-        left = [
-            config
-            for config in untried(study, self._space)
-            if all(getattr(config, name) == value for name, value in fixed.items())
-        ]
-        if not left:
+        def is_left(config: HardwareConfig) -> bool:
+            return config not in tried and all(
+                getattr(config, name) == value for name, value in fixed.items()
+            )
+
+        if not any(map(is_left, configs)):
             return {}
-        return self._proposed(study, trial, search_space, left).as_dict()
+        proposal = self._proposed(study, trial, search_space)
+        for config in proposal:
+            if config in configs and is_left(config):
+                return config.as_dict()
+        left = list(filter(is_left, self._space.configs()))
+        return (left[0] if self._in_order else self._random.choice(left)).as_dict()
 
     def _proposed(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-        left: Sequence[HardwareConfig],
-    ) -> HardwareConfig:
-        allowed = set(left)
-        for _ in range(REDRAWS):
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> Iterator[HardwareConfig]:
+        """Ask the inner sampler, if there is one and it has started up, again and again."""
+        for _ in range(max(1, min(REDRAWS, REDRAW_TRIALS // (trial.number + 1)))):
             if self._inner is None:
-                break
-            params = self._inner.sample_relative(study, trial, search_space)
-            if not params:
-                break  # the inner sampler is still starting up
-            config = config_of(params)
-            if config in allowed:
-                return config
-        return left[0] if self._in_order else self._random.choice(left)
+                return
+            config = config_of(self._inner.sample_relative(study, trial, search_space))
+            if config is None:
+                return
+            yield config
 
     def sample_independent(
         self,
