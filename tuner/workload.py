@@ -7,6 +7,7 @@ directions, and must agree with those who write one to the last field.
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from envs.names import is_factory, parse, require_own_module
@@ -29,6 +30,21 @@ PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
 PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
 DATA_FILES = ("data", "finer_data")
 """Settings that are files: their content belongs to the workload, where they lie does not."""
+
+
+def require_named_code(config: StudyConfig, flags: Mapping[str, object], file: Path) -> None:
+    """Require code of the user's to be named by a flag: a file of settings may come from anyone.
+
+    Raises:
+        UsageError: the file alone names it.
+    """
+    for name in ("env", "trainer"):
+        named = getattr(config, name)
+        if named is not None and is_factory(named) and flags.get(name) is None:
+            raise UsageError(
+                f"{flag(name)} must name code of your own on the command line, but got {named} "
+                f"from {file}, which alone may not run it; add {flag(name)} {named}"
+            )
 
 
 def require_sound(config: StudyConfig) -> None:
@@ -88,6 +104,11 @@ def data_facts(config: StudyConfig) -> dict[str, Any]:
         path = getattr(config, name)
         if path is None:
             continue
+        if path.exists() and not path.is_file():
+            raise UsageError(
+                f"{flag(name)} must be a regular file, but got {path}; a pipe or a device could "
+                "keep a study waiting for ever"
+            )
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,15 +240,28 @@ def _market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: they are no settings of bars.
     """
     market = facts.get("market") or {}
+    files = {"data": facts.get("data")}
+    if isinstance(market, Mapping):
+        files["finer_data"] = market.get("finer_data")
+    paths = {name: _path_of(file) for name, file in files.items() if file is not None}
+    if not isinstance(market, Mapping) or None in paths.values():
+        raise UsageError(
+            "the bars of a profile must be keys and values, with files of a path and a sha256, but "
+            "got others; export it anew"
+        )
     unknown = [name for name in market if name not in MarketSettings.model_fields]
     if unknown:
         raise UsageError(
             f"the bars of a profile must have known settings only, but got {', '.join(unknown)}; "
             "export it anew"
         )
-    files = {"data": facts.get("data"), "finer_data": market.get("finer_data")}
-    paths = {name: file["path"] for name, file in files.items() if file is not None}
     return {**market, "finer_data": None, **paths}
+
+
+def _path_of(file: Any) -> str | None:
+    """Return where a data file of a profile was, None if that is no path."""
+    path = file.get("path") if isinstance(file, Mapping) and "sha256" in file else None
+    return path if isinstance(path, str) and "\0" not in path else None
 
 
 def _ppo_settings(profile: Profile) -> dict[str, Any]:
