@@ -85,7 +85,8 @@ def hide_password(url: sa.URL | str) -> str:
     """Return the address for people to read, with *** in place of every password."""
     parsed = parse_url(url) if isinstance(url, str) else url
     hidden = dict.fromkeys(_secret_keys(parsed), HIDDEN)
-    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    shown = parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    return shown.replace("%2A%2A%2A", HIDDEN)  # among the options the stars are escaped
 
 
 def without_password(url: str) -> str:

@@ -9,6 +9,7 @@ password's place, and is completed here.
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from tuner.errors import UsageError
@@ -86,13 +87,13 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 def hide_in_text(text: str) -> str:
     """Return a text with *** in place of passwords in addresses, wherever they come from."""
     text = re.sub(r"(\w://[^\s:/@]*:)[^\s@]+@", r"\1***@", text)
+    text = re.sub(r"(postgres[\w+]*://[^\s:/@]*:)[^@]+@", r"\1***@", text)  # spaces in it
     return re.sub(r"(?i)(password=)[^\s&'\"]+", r"\1***", text)
 
 
 def has_visible_password(arguments: list[str]) -> bool:
     """Return whether `--storage` among the arguments of a command holds a password."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    values = [following for argument, following in pairs if argument == "--storage"]
+    values = [after for argument, after in pairwise(arguments) if argument == "--storage"]
     values += [a.partition("=")[2] for a in arguments if a.startswith("--storage=")]
     return any(hide_in_text(value) != value and "***" not in value for value in values)
 
