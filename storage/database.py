@@ -11,6 +11,7 @@ they wait for each other for milliseconds, well inside the busy timeout.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,7 +34,8 @@ BUSY_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
 """How long to wait for a server to answer before it counts as gone."""
 
-SECRET_QUERY_KEYS = ("password", "sslpassword")
+HIDDEN = "***"
+"""What stands in the place of a password wherever an address is shown or written."""
 
 
 def sqlite_url(path: Path | str) -> str:
@@ -63,6 +65,11 @@ def parse_url(url: str) -> sa.URL:
             f"--storage must be {accepted}, but got text that is no database address; "
             "write special characters of a password as %XX"
         ) from None
+    if parsed.get_backend_name() == "postgresql" and url.count("@") > 1:
+        raise InvalidStorageUrl(
+            f"--storage must be {accepted}, but got one with several @; write those of a password "
+            "or a user as %40"
+        )
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InvalidStorageUrl(
             f"--storage must be {accepted}, but got {parsed.drivername}; use one of the two"
@@ -77,8 +84,32 @@ def parse_url(url: str) -> sa.URL:
 def hide_password(url: sa.URL | str) -> str:
     """Return the address for people to read, with *** in place of every password."""
     parsed = parse_url(url) if isinstance(url, str) else url
-    secret = {key: "***" for key in SECRET_QUERY_KEYS if key in parsed.query}
-    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+    hidden = dict.fromkeys(_secret_keys(parsed), HIDDEN)
+    shown = parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    return shown.replace("%2A%2A%2A", HIDDEN)  # among the options the stars are escaped
+
+
+def without_password(url: str) -> str:
+    """Return the address without any password: PostgreSQL then looks for its own.
+
+    Raises:
+        InvalidStorageUrl: If it is not usable.
+    """
+    parsed = parse_url(url)
+    bare = sa.URL.create(
+        parsed.drivername,
+        username=parsed.username,
+        host=parsed.host,
+        port=parsed.port,
+        database=parsed.database,
+        query=parsed.query,
+    )
+    return bare.difference_update_query(_secret_keys(parsed)).render_as_string(hide_password=False)
+
+
+def _secret_keys(url: sa.URL) -> list[str]:
+    """Return the options of an address that hold a secret: `password`, `sslpassword`, …"""
+    return [key for key in url.query if re.search("password|secret", key, re.IGNORECASE)]
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -200,7 +231,7 @@ def faults_of(url: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        where, what = hide_password(url), _describe(error, parse_url(url).password)
+        where, what = hide_password(url), _describe(error, parse_url(url))
         if "not a database" in what or "malformed" in what:
             raise NotADatabase(
                 f"{where} must be an intact SQLite database, but got: {what}; restore a copy"
@@ -216,7 +247,9 @@ def faults_of(url: str) -> Iterator[None]:
         ) from error
 
 
-def _describe(error: sa.exc.DBAPIError, password: str | None) -> str:
+def _describe(error: sa.exc.DBAPIError, url: sa.URL) -> str:
     """Return the driver's words on one line, without the statement, its values or a password."""
     words = " ".join(str(error.orig).split())
-    return words.replace(password, "***") if password else words
+    for secret in filter(None, (url.password, *(url.query[key] for key in _secret_keys(url)))):
+        words = words.replace(str(secret), HIDDEN)
+    return words

@@ -124,7 +124,7 @@ class _Unfit(Exception):
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**63:
         raise _Unfit("a positive integer")
     return value
 

@@ -11,14 +11,12 @@ from typing import Any
 
 import yaml
 
+from storage import plain_yaml
 from storage.atomic import atomic_write_text, sync_folder
 from storage.errors import InvalidProfile, StorageUnavailable
 from storage.profile import Profile, from_mapping
 
 __all__ = ["Profile", "load_profile", "read", "write"]
-
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 50
 
 
 def read(path: Path | str) -> Profile:
@@ -32,19 +30,18 @@ def read(path: Path | str) -> Profile:
 
     Raises:
         InvalidProfile: If the file is missing, larger than 1 MB, no YAML, of a newer schema, or
-            holds an unknown key or an impossible value. One line with the file and the remedy.
+            holds an unknown key or an impossible value; if it is a pipe, a device or a folder. One
+            line with the file and the remedy. Nothing that the file says is run or imported.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = plain_yaml.read_bytes(Path(path))
+    except plain_yaml.NotPlainYaml as error:
+        raise InvalidProfile(f"{path} {error}") from error
     except OSError as error:
         raise InvalidProfile(
             f"{path} must be a profile file, but got: {error.strerror}; see `tuner export`"
         ) from error
-    if len(content) > MAX_BYTES:
-        raise InvalidProfile(f"{path} must be at most 1 MB, but is larger; is it a profile?")
-    return from_mapping(_parse(content, str(path)), source=str(path))
+    return _parse(content, str(path))
 
 
 load_profile = read
@@ -94,7 +91,7 @@ def _render(profile: Profile) -> str:
         raise InvalidProfile(
             f"the profile must hold plain YAML values only, but got: {_one_line(error)}"
         ) from error
-    from_mapping(_parse(text.encode(), "the profile"), source="the profile")
+    _parse(text.encode(), "the profile")
     return text
 
 
@@ -119,7 +116,7 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, writing a value that occurs twice out twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Use no anchors, which people find hard to read and `_Loader` refuses."""
+        """Use no anchors, which people find hard to read and `plain_yaml` refuses."""
         return True
 
 
@@ -132,52 +129,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, refusing repeated keys, aliases and deep nesting; dates stay text."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what a small file could cost hours or gigabytes with."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=mark)
-        if self.depth == MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="too deep nesting", problem_mark=mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; of two equal keys YAML would silently take the last."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"a second {key.value!r}", problem_mark=key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
-    for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _parse(content: bytes, source: str) -> Any:
+def _parse(content: bytes, source: str) -> Profile:
     try:
-        return yaml.load(content.decode(), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
-        what = error.problem or error.context
-        raise InvalidProfile(f"{source} must be YAML, but got{line}: {what}; correct it") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidProfile(
-            f"{source} must be a YAML text, but got: {_one_line(error)}; correct it"
-        ) from error
+        return from_mapping(plain_yaml.parse(content), source=source)
+    except plain_yaml.NotPlainYaml as error:
+        raise InvalidProfile(f"{source} {error}") from error
 
 
 def _one_line(words: object) -> str:

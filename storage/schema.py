@@ -8,13 +8,19 @@ JSON value: they are only ever read whole, a row for each point would be a hundr
 rows to insert in the transaction that ends a trial, and JSON stays readable without our code.
 """
 
+import os
+import secrets
+import sqlite3
+from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import sqlalchemy as sa
 
+from storage.atomic import sync_folder
 from storage.database import hold_writers_off
-from storage.errors import NewerSchema
+from storage.errors import NewerSchema, StorageUnavailable
 from storage.records import TrialRecord
 
 SCHEMA_VERSION = 2
@@ -94,8 +100,12 @@ def require_known_version(connection: sa.Connection) -> int | None:
 def prepare(engine: sa.Engine) -> None:
     """Make our tables, or bring older ones up to date; any number of processes may do so at once.
 
+    Older tables of an SQLite file are changed only after the file was copied, see `keep_copy`. On a
+    server the change is one transaction, and copies are its administrator's (`pg_dump`).
+
     Raises:
         NewerSchema: If they are there and newer than we know.
+        StorageUnavailable: If the copy cannot be written; nothing has changed then.
     """
     with engine.connect() as connection:
         if require_known_version(connection) == SCHEMA_VERSION:
@@ -108,12 +118,45 @@ def prepare(engine: sa.Engine) -> None:
             row = {"key": "schema_version", "value": str(SCHEMA_VERSION)}
             connection.execute(sa.insert(META).values(row))
         elif version < SCHEMA_VERSION:
+            path = connection.engine.url.database
+            if connection.dialect.name == "sqlite" and path is not None:
+                keep_copy(Path(path), version)
             _add_missing_columns(connection, RECORDS)
             connection.execute(
                 sa.update(META)
                 .where(META.c.key == "schema_version")
                 .values(value=str(SCHEMA_VERSION))
             )
+
+
+def keep_copy(path: Path, version: int) -> Path:
+    """Copy an SQLite file beside itself: `study.db` of schema 1 becomes `study.schema-1.db`.
+
+    SQLite copies it, as it stands between two transactions: reading the file ourselves would drop
+    the locks that this process holds on it (https://sqlite.org/howtocorrupt.html section 2.2). The
+    copy takes its name when it is whole, and like a study may be read by its owner only.
+
+    Raises:
+        StorageUnavailable: If it cannot be written.
+    """
+    copy = path.with_name(f"{path.stem}.schema-{version}{path.suffix}")
+    temporary = path.with_name(f".{copy.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with (
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(temporary)) as target,
+        ):
+            source.backup(target)
+        temporary.replace(copy)
+        sync_folder(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageUnavailable(
+            f"{copy} must be writable, to keep a copy of the study before its tables are brought "
+            f"up to date, but got: {error}; free space or change the folder's mode"
+        ) from error
+    return copy
 
 
 def _add_missing_columns(connection: sa.Connection, table: sa.Table) -> None:

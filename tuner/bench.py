@@ -4,8 +4,6 @@ It joins the trial process, the device's monitor and the lock; what is tried, an
 the result, is decided elsewhere.
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from tuner.isolation import Child, Launcher, run_trial
 from tuner.measurement import MUST_BE_FINITE, Measurement, Roof, Watch, measure, window_of
 from tuner.outcome import Diverged, Outcome
 from tuner.peaks import Peaks
+from tuner.private_folder import private_folder
 from tuner.protocol import Event, FitRequest, Question, TrainRequest
 from tuner.space import HardwareConfig
 
@@ -85,7 +84,7 @@ class Bench:
         self._launcher = launcher
         self._timeout_s = timeout_s
         self.say = say
-        self._lock = FileLock(_lock_path(device))
+        self._lock = FileLock(_lock_path(device), mode=0o600)
         self._asked: Child | None = None
         self._held = 0
 
@@ -264,4 +263,4 @@ def _lock_path(device: Device) -> Path:
     """Return the lock file of a device, the same for every study of a user on a machine."""
     info = device.info()
     identity = "".join(c if c.isalnum() else "-" for c in info.uuid or info.kind)
-    return Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{identity}.lock"
+    return private_folder() / f"{identity}.lock"

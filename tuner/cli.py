@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tuner.address import ON_COMMAND_LINE, complete, has_visible_password, hide_in_text
 from tuner.config import (
     MarketSettings,
     MeasureSettings,
@@ -47,6 +48,11 @@ PARTS = (
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a switch as its value."""
 
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
+
 _TYPER_INTERRUPTED = 130
 """What typer returns for a Ctrl-C that nobody below it has handled."""
 
@@ -54,7 +60,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of all studies.")]
 Storage = Annotated[
-    str | None, typer.Option(help="Database URL [default: SQLite in runs/NAME/study.db].")
+    str | None,
+    typer.Option(help="Database URL [default: as started; else TUNER_STORAGE, SQLite in NAME]."),
 ]
 
 
@@ -97,7 +104,7 @@ def _shown(default: object) -> str:
 
 def say(line: str) -> None:
     """Tell the user of progress; results go to stdout instead."""
-    print(line, file=sys.stderr, flush=True)
+    print(hide_in_text(line).translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
@@ -111,9 +118,12 @@ def start(
     **settings: object,
 ) -> None:
     """Start a study: calibrate, search, measure the best again, write three profiles."""
-    from tuner.workload import require_sound
+    from tuner.workload import require_named_code, require_sound
 
     loaded = load_config(config, settings)
+    if config is not None:
+        require_named_code(loaded, settings, config)
+    loaded = loaded.model_copy(update={"storage": complete(loaded.storage)})
     require_sound(loaded)
     from tuner.study import start as start_study
 
@@ -274,6 +284,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     from storage.errors import StorageError
 
+    if has_visible_password(arguments):
+        say(ON_COMMAND_LINE)
     try:
         result = app(
             args=_switches_with_values(arguments) or ["--help"],

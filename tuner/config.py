@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from storage import plain_yaml
 from tuner import parse
 from tuner.errors import UsageError
 from tuner.protocol import Workload
@@ -164,7 +165,9 @@ class MeasureSettings(_Part):
 class PlaceSettings(_Part):
     """Where things are kept."""
 
-    storage: str | None = Field(None, description="database URL [SQLite in runs/NAME/study.db]")
+    storage: str | None = Field(
+        None, description="database URL [TUNER_STORAGE, else SQLite in runs/NAME/study.db]"
+    )
     runs_dir: Path = Field(Path("runs"), description="folder of all studies")
     cache_dir: Path | None = Field(None, description="of compiled programs [runs/.cache/xla]")
 
@@ -334,26 +337,26 @@ def _with_phase(data: Mapping[str, object], flags: Mapping[str, object]) -> dict
 
 
 def read_settings(path: Path) -> dict[str, object]:
-    """Return the keys and values of a settings file.
+    """Return the keys and values of a settings file, which may come from anyone.
 
     Raises:
-        UsageError: it cannot be read, or is no YAML mapping.
+        UsageError: it cannot be read, is no regular file of at most 1 MB, or is no mapping in plain
+            YAML, see `storage.plain_yaml`.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        data = plain_yaml.parse(plain_yaml.read_bytes(path))
+    except plain_yaml.NotPlainYaml as error:
+        raise UsageError(f"{path} {error}") from None
+    except OSError as error:
         raise UsageError(
-            f"--config must be a file that can be read, but got {path}: {error}"
+            f"--config must be a file that can be read, but got {path}: {error.strerror or error}"
         ) from None
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"--config must be valid YAML, but got {path}: {text}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         kind = type(data).__name__
         raise UsageError(f"{path} must hold keys and values such as `trials: 40`, but got a {kind}")
-    return {str(key): value for key, value in data.items()}
+    return data
 
 
 def _explain(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
@@ -364,9 +367,12 @@ def _explain(error: ValidationError, path: Path | None, given: Mapping[str, obje
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, StudyConfig.model_fields, n=1)
         remedy = f"did you mean {near[0]}?" if near else "see `tuner start --help`"
-        return f"{path}: a key must be the name of a setting, but got {key!r}; {remedy}"
+        where = path or "the settings of the study"
+        return f"{where}: a key must be the name of a setting, but got {key!r}; {remedy}"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     message = message.replace("be a valid integer", "be an integer").replace("be a valid", "be a")
     message = message.partition(", unable")[0]
     got = given[key] if key in given else first["input"]
-    return f"{place} {message}, but got {got!r}"
+    # An address may hold a password, whatever is wrong with it.
+    shown = f"a {type(got).__name__}" if key == "storage" else repr(got)
+    return f"{place} {message}, but got {shown}"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.address import without_secrets
 from tuner.interrupts import Interrupts
 from tuner.outcome import (
     Completed,
@@ -78,6 +79,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_fd,),
                 start_new_session=True,
+                env=without_secrets(os.environ),
             )
         os.close(write_fd)
         self._selector = selectors.DefaultSelector()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage import overview
+from tuner.address import of_study
 from tuner.config import (
     DATA_FILES,
     MarketSettings,
@@ -34,7 +35,7 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     Raises:
         StudyNotFound: there is no such study, or it was killed before it began.
         Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
-        UsageError: a flag is wrong, or the storage's password is needed again.
+        UsageError: a flag is wrong, or the storage's password is nowhere to be found.
     """
     require_name(name)
     places = StudyConfig(
@@ -42,12 +43,7 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     )
     written = places.folder(name) / "config.yaml"
     in_file = read_settings(written) if written.exists() else {}
-    storage = places.storage or in_file.get("storage")
-    if storage is not None and "***" in str(storage):
-        raise UsageError(
-            f"--storage must be given again to reach {name!r}, because passwords are not kept; "
-            f"but got only {storage}"
-        )
+    storage = of_study(places.storage, in_file, places.folder(name))
     places = places.model_copy(update={"storage": storage})
     facts = overview.study_facts(places.storage_url(name), name)
     if "config" not in facts:

@@ -4,6 +4,7 @@ The measurements are trials on the bench like those of a study; what they mean i
 `tuner.drift`. Nothing is written but logs.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -243,7 +244,8 @@ def _mapping(measured: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _refuse_other_environment(bench: Bench, config: StudyConfig, profile: Profile) -> None:

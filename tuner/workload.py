@@ -38,6 +38,21 @@ PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
 PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
 
 
+def require_named_code(config: StudyConfig, flags: Mapping[str, object], file: Path) -> None:
+    """Require code of the user's to be named by a flag: a file of settings may come from anyone.
+
+    Raises:
+        UsageError: the file alone names it.
+    """
+    for name in ("env", "trainer"):
+        named = getattr(config, name)
+        if named is not None and is_factory(named) and flags.get(name) is None:
+            raise UsageError(
+                f"{flag(name)} must name code of your own on the command line, but got {named} "
+                f"from {file}, which alone may not run it; add {flag(name)} {named}"
+            )
+
+
 def require_sound(config: StudyConfig) -> None:
     """Require names that can exist, and no setting that would have no effect.
 
@@ -243,15 +258,28 @@ def _market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: they are no settings of bars.
     """
     market = facts.get("market") or {}
+    files = {"data": facts.get("data")}
+    if isinstance(market, Mapping):
+        files["finer_data"] = market.get("finer_data")
+    paths = {name: _path_of(file) for name, file in files.items() if file is not None}
+    if not isinstance(market, Mapping) or None in paths.values():
+        raise UsageError(
+            "the bars of a profile must be keys and values, with files of a path and a sha256, but "
+            "got others; export it anew"
+        )
     unknown = [name for name in market if name not in MarketSettings.model_fields]
     if unknown:
         raise UsageError(
             f"the bars of a profile must have known settings only, but got {', '.join(unknown)}; "
             "export it anew"
         )
-    files = {"data": facts.get("data"), "finer_data": market.get("finer_data")}
-    paths = {name: file["path"] for name, file in files.items() if file is not None}
     return {**market, "finer_data": None, **paths}
+
+
+def _path_of(file: Any) -> str | None:
+    """Return where a data file of a profile was, None if that is no path."""
+    path = file.get("path") if isinstance(file, Mapping) and "sha256" in file else None
+    return path if isinstance(path, str) and "\0" not in path else None
 
 
 def _ppo_settings(profile: Profile) -> dict[str, Any]:

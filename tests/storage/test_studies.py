@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -104,6 +105,21 @@ def test_a_missing_file_is_made_only_when_asked_and_private(opened: Opened, tmp_
     assert not path.parent.exists()
     opened(sqlite_url(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_journal_is_as_private_as_its_database(opened: Opened, tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    create_study(opened(sqlite_url(path)), "demo")
+    before = os.umask(0)
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM studies")
+            journal = path.with_name("study.db-journal")
+            assert stat.S_IMODE(journal.stat().st_mode) == 0o600
+            writer.execute("ROLLBACK")
+    finally:
+        os.umask(before)
 
 
 def test_an_empty_database_holds_no_study(opened: Opened, url: str) -> None:

@@ -1,5 +1,6 @@
 """Bad input: one line on stderr with the remedy, nothing on stdout, and the right exit code."""
 
+import os
 import shutil
 import socket
 import sqlite3
@@ -107,7 +108,17 @@ def test_help_of_a_command_needs_no_study_and_no_writable_folder(command: str) -
     [
         ("num_env: [8]\n", ("'num_env'", "did you mean num_envs?")),
         ("colour: red\n", ("'colour'", "tuner start --help")),
-        ("num_envs: [8, 16\n", ("valid YAML", "study.yaml")),
+        ("num_envs: [8, 16\n", ("must be YAML", "study.yaml")),
+        ("num_envs: &a [8]\nnum_steps: *a\n", ("study.yaml", "in line 2: an alias")),
+        ("trials: 4\nseed: 1\ntrials: 5\n", ("study.yaml", "in line 3: a second 'trials'")),
+        ("seed: !!python/name:os.system\n", ("study.yaml", "in line 1: the tag")),
+        ("seed: 0x" + "f" * 5000 + "\n", ("study.yaml", "a number of more than 64 characters")),
+        ("seed: 1\n" + "#" * 1_000_000, ("study.yaml", "at most 1 MB")),
+        ("storage: [postgresql://me:s3cret@h/d]\n", ("study.yaml: storage", "but got a list")),
+        ("env: my_env:make\n", ("study.yaml", "alone may not run it", "add --env my_env:make")),
+        ("trainer: my_ppo:make\n", ("study.yaml", "add --trainer my_ppo:make")),
+        ('env: "\\e[2J"\n', ("--env", "\\x1b[2J")),
+        ("storage: postgresql://me:a@b@h/d\n", ("--storage", "write those of a password")),
         ("- trials\n- 4\n", ("keys and values", "but got a list")),
         ("just words\n", ("keys and values", "but got a str")),
         ("num_envs: []\n", ("study.yaml: num_envs", "positive integers", "but got []")),
@@ -125,6 +136,14 @@ def test_a_wrong_settings_file_is_refused_by_key_and_file(
     ended = studies.run("start", "-c", "study.yaml")
     refused(ended, 2, *words)
     assert len(ended.err.splitlines()) == 1
+
+
+def test_a_file_that_is_no_file_is_refused_at_once(studies: Studies) -> None:
+    os.mkfifo(studies.folder / "pipe")
+    (studies.folder / "endless").symlink_to("/dev/zero")
+    for arguments in (("start", "-c"), ("validate",), ("start", "--phase", "1", "--data")):
+        refused(studies.run(*arguments, "pipe"), 2, "must be a regular file", "pipe")
+    refused(studies.run("start", "-c", "endless"), 2, "endless must be a regular file")
 
 
 def test_a_settings_file_that_is_not_text_is_refused(studies: Studies) -> None:

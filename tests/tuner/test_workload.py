@@ -15,6 +15,7 @@ from tuner.workload import (
     config_of,
     data_facts,
     refuse_other_data,
+    require_named_code,
     require_sound,
     workload_facts,
     workload_hash,
@@ -241,3 +242,40 @@ def test_a_trainer_has_no_scalars_of_ppo() -> None:
 def test_settings_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         require_sound(load_config(settings, {}))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"data": "/dev/zero"},
+        {"data": {"path": "bars.csv"}},
+        {"data": {"path": "a\0b", "sha256": "x"}},
+        {"data": {"path": ["bars.csv"], "sha256": "x"}},
+        {"market": [["market"]]},
+        {"market": {"finer_data": 5}},
+    ],
+)
+def test_bars_of_a_profile_that_are_none_are_refused(broken: dict[str, Any]) -> None:
+    measured = profile(config(phase=1))
+    facts = {**measured.workload, **broken}
+    facts["hash"] = workload_hash(facts)
+    with pytest.raises(UsageError, match="the bars of a profile must be keys and values"):
+        config_of(replace(measured, workload=facts), {})
+
+
+def test_data_of_a_profile_that_never_end_are_refused() -> None:
+    measured = profile(config(phase=1))
+    facts = {**measured.workload, "data": {"path": "/dev/zero", "sha256": "x"}}
+    facts["hash"] = workload_hash(facts)
+    with pytest.raises(UsageError, match="--data must be a regular file, but got /dev/zero"):
+        config_of(replace(measured, workload=facts), {})
+
+
+def test_a_file_of_settings_runs_code_only_if_a_flag_names_it() -> None:
+    named = config(env="my_env:make")
+    require_named_code(named, {"env": "my_env:make"}, Path("study.yaml"))
+    require_named_code(config(), {}, Path("study.yaml"))
+    with pytest.raises(
+        UsageError, match=r"from study\.yaml, which alone may not run it; add --env"
+    ):
+        require_named_code(named, {"env": None}, Path("study.yaml"))

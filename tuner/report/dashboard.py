@@ -1,10 +1,16 @@
 """optuna-dashboard on a study: on the loopback address only, because it has no login."""
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from tuner.errors import UsageError
 from tuner.lookup import find
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+OUR_HOSTS = ("127.0.0.1", "localhost")
 
 
 def serve(
@@ -25,7 +31,7 @@ def serve(
     from optuna_dashboard import wsgi
 
     try:
-        server = make_server("127.0.0.1", port, wsgi(database))
+        server = make_server("127.0.0.1", port, _for_this_machine(wsgi(database)))
     except OSError as error:
         raise UsageError(
             f"--port must be free on 127.0.0.1, but got {port}: {error.strerror}; try another"
@@ -43,3 +49,21 @@ def serve(
         say("stopped")
     finally:
         server.server_close()
+
+
+def _for_this_machine(page: "WSGIApplication") -> "WSGIApplication":
+    """Return the application, refusing requests that name another host.
+
+    A web page from elsewhere could point a name of its own at 127.0.0.1 and have the browser read
+    and delete studies (DNS rebinding); its requests carry that name. The port is any: the local end
+    of a tunnel may have another.
+    """
+
+    def guarded(request: "WSGIEnvironment", respond: "StartResponse") -> Iterable[bytes]:
+        host = str(request.get("HTTP_HOST", "")).rpartition(":")[0] or request.get("HTTP_HOST")
+        if host in OUR_HOSTS:
+            return page(request, respond)
+        respond("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"the dashboard must be asked for as 127.0.0.1 or localhost\n"]
+
+    return guarded

@@ -60,3 +60,19 @@ def test_the_dashboard_listens_on_the_loopback_address_only(finished: Finished) 
         ]
         assert [place.ip for place in listening] == ["127.0.0.1"]
         assert address.endswith(f":{listening[0].port}/")
+
+
+def test_a_page_from_elsewhere_cannot_use_the_browser_to_reach_the_studies(
+    finished: Finished,
+) -> None:
+    with serving(finished.studies) as (_, address):
+        for host, code in (("evil.example", 403), ("127.0.0.1.evil.example:80", 403)):
+            request = urllib.request.Request(f"{address}api/studies", headers={"Host": host})
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=60)
+            with caught.value as answer:
+                assert answer.code == code
+        for host in ("localhost:9000", "127.0.0.1"):  # the local end of a tunnel
+            request = urllib.request.Request(f"{address}api/studies", headers={"Host": host})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.status == 200
