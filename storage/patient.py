@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -119,8 +119,10 @@ class PatientStorage(RDBStorage):
             return self._build_frozen_trial_from_trial_model(trial)
 
     def _find_trial(self, study_id: int, template: FrozenTrial) -> FrozenTrial | None:
+        assert template.datetime_start is not None
+        started = template.datetime_start.astimezone(UTC).replace(tzinfo=None)  # as it is stored
         query = sa.select(models.TrialModel).filter_by(
-            study_id=study_id, datetime_start=template.datetime_start
+            study_id=study_id, _datetime_start_utc=started
         )
         with _create_scoped_session(self.scoped_session) as session:
             trial = session.scalars(query).first()
