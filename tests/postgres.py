@@ -50,7 +50,9 @@ class PostgresServer:
         self._control("-m", "immediate", "stop")
 
     def remove(self) -> None:
-        """Delete the cluster; the server must be stopped."""
+        """Stop the server if it runs, and delete the cluster."""
+        if (self._data / "postmaster.pid").exists():
+            self.stop()
         shutil.rmtree(self._folder)
 
     def _control(self, *arguments: str) -> None:

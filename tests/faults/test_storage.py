@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +33,14 @@ WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "-
 def end_of(process: subprocess.Popen[str]) -> str:
     """Wait for the end of a command and return what else it said."""
     return process.communicate(timeout=PATIENCE_S)[1]
+
+
+def wait_for_file(path: Path) -> None:
+    """Wait until a file is there: a trial's log is once its measurement has begun."""
+    end = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def require_told_once(studies: Studies, name: str, url: str, trials: int) -> None:
@@ -130,7 +139,6 @@ def server() -> Iterator[PostgresServer]:
     made = PostgresServer()
     made.start()
     yield made
-    made.stop()
     made.remove()
 
 
@@ -139,6 +147,7 @@ def test_a_server_that_is_stopped_and_started(studies: Studies, server: Postgres
     flags = ("--storage", url, "--trials", "3", "--min-feasible", "99")
     with studies.begin(*studies.start_arguments("t", *SMALL, *flags)) as process:
         assert wait_for_line(process, "trial 1:")
+        wait_for_file(studies.folder / "runs" / "t" / "logs" / "trial-0001.log")
         server.stop()
         line = wait_for_line(process, "the measurement of trial 1 waits in ")
         assert line is not None
@@ -158,6 +167,7 @@ def test_a_server_that_is_stopped_and_started(studies: Studies, server: Postgres
         assert wait_for_line(process, "trial 1: its measurement, which waited, is saved")
         assert wait_for_line(process, "trial 2:")
         assert not journal.exists()
+        wait_for_file(studies.folder / "runs" / "t" / "logs" / "trial-0002.log")
         server.stop()
         assert wait_for_line(process, "the measurement of trial 2 waits in ")
         server.start()

@@ -19,7 +19,6 @@ def postgres_server() -> Iterator[sa.URL]:
     server = PostgresServer()
     server.start()
     yield server.url
-    server.stop()
     server.remove()
 
 
