@@ -28,11 +28,17 @@ from storage.errors import (
     StudyNotFound,
 )
 
-BUSY_TIMEOUT_S = 60
-"""How long a statement waits for another process's write lock (Optuna's default is 5 s)."""
+BUSY_TIMEOUT_S = 10
+"""How long a statement waits for another process's write lock (Optuna's default is 5 s).
+
+A running study waits longer, see `storage.patience`: this is how soon it says so.
+"""
 
 CONNECT_TIMEOUT_S = 10
 """How long to wait for a server to answer before it counts as gone."""
+
+SILENCE_S = 20
+"""How long an open connection may be without an answer from the server's machine."""
 
 HIDDEN = "***"
 """What stands in the place of a password wherever an address is shown or written."""
@@ -126,7 +132,17 @@ def engine_options(url: str) -> dict[str, Any]:
     if sqlite_path(url) is not None:
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
     # A trial keeps its connection idle for minutes; a dropped one is replaced before it is used.
-    return {"connect_args": {"connect_timeout": CONNECT_TIMEOUT_S}, "pool_pre_ping": True}
+    # Of a machine that is cut off the system itself would learn after a quarter of an hour.
+    silence = {
+        "keepalives_idle": SILENCE_S // 2,
+        "keepalives_interval": SILENCE_S // 4,
+        "keepalives_count": 2,
+        "tcp_user_timeout": SILENCE_S * 1000,
+    }
+    return {
+        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S, **silence},
+        "pool_pre_ping": True,
+    }
 
 
 def connect(url: str) -> sa.Engine:
@@ -245,6 +261,24 @@ def faults_of(url: str) -> Iterator[None]:
         raise StorageUnavailable(
             f"{hide_password(url)} must answer, but got no free connection; try again"
         ) from error
+
+
+def passing_fault(error: BaseException | None, url: str) -> str | None:
+    """Return what the driver said of a fault that may pass by itself, `None` for any other error.
+
+    Such faults are a server that is gone or starting, a lock, a full disk, and a file or server
+    that takes no writes for now. A missing table or a damaged file does not mend itself.
+    """
+    while error is not None and not isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError):
+        error = error.__cause__
+    if isinstance(error, sa.exc.TimeoutError):
+        return "no free connection"
+    if error is None:
+        return None
+    words = _describe(error, parse_url(url))
+    is_away = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    may_pass = is_away or error.connection_invalidated or "read-only transaction" in words
+    return words if may_pass and "no such" not in words else None
 
 
 def _describe(error: sa.exc.DBAPIError, url: sa.URL) -> str:

@@ -27,6 +27,7 @@ from storage.database import (
 )
 from storage.errors import NewerSchema, OlderSchema, StudyExists, StudyNotFound
 from storage.facts import FACT_PREFIX, unwrap_fact, wrap_fact
+from storage.patient import PatientStorage
 from storage.schema import prepare, purge, require_known_version
 
 HEARTBEAT_S = 10
@@ -35,7 +36,7 @@ GRACE_S = 20
 
 def open_storage(
     url: str, *, create: bool, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
-) -> RDBStorage:
+) -> PatientStorage:
     """Open a database for writing studies into it.
 
     Nothing of an existing database is changed before both schemas, Optuna's and ours, are known to
@@ -190,10 +191,10 @@ def optuna_faults_of(url: str) -> Iterator[None]:
             raise error.__cause__ or error from error
 
 
-def _open_optuna(url: str, is_new: bool, heartbeat_s: int, grace_s: int) -> RDBStorage:
+def _open_optuna(url: str, is_new: bool, heartbeat_s: int, grace_s: int) -> PatientStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
+        return PatientStorage(
             url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the address
             engine_kwargs=engine_options(url),
             skip_compatibility_check=True,

@@ -5,15 +5,16 @@ because each of Optuna's attributes is a transaction of its own, and because a r
 wholly there or not at all when its writer is killed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
 from storage.database import connect, faults_of, make_database, require_database
 from storage.errors import StudyNotFound
+from storage.patience import Patience
 from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
 from storage.schema import (
     CURVES,
@@ -24,6 +25,8 @@ from storage.schema import (
     require_known_version,
 )
 from storage.series import Row, finite, from_columns, to_columns
+
+Result = TypeVar("Result")
 
 _RECORD_COLUMNS = tuple(field.name for field in fields(TrialRecord))
 _SELECTED = tuple(RECORDS.c[name] for name in _RECORD_COLUMNS)
@@ -52,12 +55,14 @@ class Telemetry:
     it as a context manager or `close` it.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, patience: Patience | None = None) -> None:
         """Open the database.
 
         Args:
             url: Its address, see `storage.database.parse_url`.
             create: Whether a missing SQLite file and missing tables are made; false for a reader.
+            patience: Waits for a database that is away once it is open; without it every call
+                raises at once.
 
         Raises:
             StudyNotFound: If `create` is false and the file or our tables are missing.
@@ -71,6 +76,7 @@ class Telemetry:
         require_database(url)
         self.url = url
         self._known: dict[str, dict[_Stamp, TrialRecord]] = {}
+        self._patience = patience
         self._engine = connect(url)
         try:
             with faults_of(url):
@@ -108,15 +114,18 @@ class Telemetry:
             StorageUnavailable: If it could not be written; nothing has changed then.
         """
         key = {"study": study, "trial": record.trial, "replicate": record.replicate}
-        row = {name: finite(getattr(record, name)) for name in _RECORD_COLUMNS}
-        with faults_of(self.url), self._engine.begin() as connection:
-            for table, values in (
-                (RECORDS, row),
-                (CURVES, {"points": to_columns(list(curve))}),
-                (SAMPLES, {"points": to_columns(list(samples))}),
-            ):
+        rows = (
+            (RECORDS, {name: finite(getattr(record, name)) for name in _RECORD_COLUMNS}),
+            (CURVES, {"points": to_columns(list(curve))}),
+            (SAMPLES, {"points": to_columns(list(samples))}),
+        )
+
+        def replace(connection: sa.Connection) -> None:
+            for table, values in rows:
                 connection.execute(sa.delete(table).where(*_at(table, key)))
                 connection.execute(sa.insert(table).values({**key, **values}))
+
+        self._write(replace)
 
     def discard(self, study: str, trial: int) -> None:
         """Delete every measurement of a trial, in one transaction.
@@ -124,11 +133,14 @@ class Telemetry:
         Raises:
             StorageUnavailable: If that was not possible; nothing has changed then.
         """
-        with faults_of(self.url), self._engine.begin() as connection:
+
+        def delete(connection: sa.Connection) -> None:
             for table in (RECORDS, CURVES, SAMPLES):
                 connection.execute(
                     sa.delete(table).where(table.c.study == study, table.c.trial == trial)
                 )
+
+        self._write(delete)
 
     def records(self, study: str, *, only: Sequence[str] | None = None) -> list[TrialRecord]:
         """Return every record of a study, by trial and replicate.
@@ -242,8 +254,25 @@ class Telemetry:
         return from_columns(kind, rows[0].points) if rows else []
 
     def _read(self, query: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-        with faults_of(self.url), self._engine.connect() as connection:
-            return connection.execute(query).all()
+        def read() -> Sequence[sa.Row[*tuple[Any, ...]]]:
+            with faults_of(self.url), self._engine.connect() as connection:
+                return connection.execute(query).all()
+
+        return self._wait(read)
+
+    def _write(self, change: Callable[[sa.Connection], None]) -> None:
+        """Make a change in one transaction; made twice, it must be as if made once."""
+
+        def write() -> None:
+            with faults_of(self.url), self._engine.begin() as connection:
+                change(connection)
+
+        self._wait(write)
+
+    def _wait(self, attempt: Callable[[], Result]) -> Result:
+        if self._patience is None:
+            return attempt()
+        return self._patience.call(attempt, reconnect=self._engine.dispose)
 
 
 def _require_tables(engine: sa.Engine) -> None:

@@ -10,10 +10,14 @@ import itertools
 import json
 import statistics
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import NopPruner
 
+from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
 from tuner.outcome import Outcome, Pruned
@@ -55,7 +59,7 @@ class Objective:
         if config is None:
             raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
         session.say(f"trial {trial.number}: {config}")
-        milestones = Milestones(trial, references.env_steps)
+        milestones = Milestones(trial, references.env_steps, session.patience)
         reserve_s = finalists_reserve_s(session.records())
         measurement = session.measure(
             config,
@@ -66,6 +70,7 @@ class Objective:
             reserve_s=reserve_s,
         )
         record = session.keep(measurement)
+        milestones.report()
         again = session.repeat_if_disturbed(record, reserve_s=reserve_s)
         is_better = again is not None and again.status == "success" and not again.contaminated
         return self._tell(trial, again if again is not None and is_better else record)
@@ -128,12 +133,19 @@ class Milestones:
     """Reports the training return at fixed shares of the budget and asks whether to prune.
 
     Returns are interpolated between blocks, so that every config is judged at the same env-steps.
+    A pruner is told at once, but never waited for: what the database did not take then, and all
+    that no pruner wants to know, is reported by `report` when the trial has been measured.
     """
 
-    def __init__(self, trial: optuna.Trial, env_steps: int) -> None:
+    def __init__(
+        self, trial: optuna.Trial, env_steps: int, patience: Patience | None = None
+    ) -> None:
         self._trial = trial
         self._left = [int(env_steps * share) for share in MILESTONES]
         self._points: list[tuple[int, float]] = []
+        self._unreported: dict[int, float] = {}
+        self._patience = patience
+        self._is_asked = not isinstance(trial.study.pruner, NopPruner)
 
     def see(self, block: Event) -> Outcome | None:
         """Take a block; return `Pruned` when the pruner stops the trial."""
@@ -143,10 +155,27 @@ class Milestones:
         self._points.append((block.data["env_steps"], value))
         while self._left and self._points[-1][0] >= self._left[0]:
             milestone = self._left.pop(0)
-            self._trial.report(interpolate(self._points, milestone), step=milestone)
-            if self._trial.should_prune():
+            self._unreported[milestone] = interpolate(self._points, milestone)
+            if self._is_asked and self._is_lagging():
                 return Pruned(f"pruned at {milestone:,} env-steps: its return lags behind others'")
         return None
+
+    def report(self) -> None:
+        """Tell Optuna of the milestones that it does not know yet."""
+        for milestone, value in list(self._unreported.items()):
+            self._trial.report(value, step=milestone)
+            del self._unreported[milestone]
+
+    def _is_lagging(self) -> bool:
+        """Ask the pruner; not again in this trial once the database has not answered."""
+        at_once = nullcontext() if self._patience is None else self._patience.without_waiting()
+        try:
+            with at_once:
+                self.report()
+                return self._trial.should_prune()
+        except StorageInternalError:
+            self._is_asked = False
+            return False
 
 
 def interpolate(points: Sequence[tuple[int, float]], x: float) -> float:

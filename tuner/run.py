@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from storage import csv_file
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, queue_again, running_trials
 from storage.studies import set_study_fact, study_facts
@@ -52,15 +51,15 @@ class Ending:
 
 def run(session: Session) -> Ending:
     """Take a study from wherever it stands to its end, and remember that it ended."""
-    folder = session.config.folder(session.study.study_name)
     facts = study_facts(session.study)
     if "references" in facts:
         session.references = References.from_json(facts["references"])
         session.use_measured_baseline()
     if facts.get("ended") is not None:
         set_study_fact(session.study, "ended", None)  # a kill from now on leaves it unfinished
+    session.save_leftovers()
     close_stale_trials(session)
-    csv_file.rewrite(folder / "trials.csv", session.records())
+    session.rewrite_csv()
     try:
         calibrate(session)
         reason = search(session)
@@ -139,7 +138,7 @@ def calibrate(session: Session) -> None:
         session.telemetry.discard(name, 0)
         for measurement in measurements:
             session.keep(measurement)
-        csv_file.rewrite(session.config.folder(name) / "trials.csv", session.records())
+        session.rewrite_csv()
         environment = {"obs_shape": list(chance.obs_shape), "num_actions": chance.num_actions}
         set_study_fact(study, "environment", environment)
         set_study_fact(study, "environment_notes", list(chance.notes))
@@ -215,7 +214,7 @@ def finish(session: Session, reason: str) -> Ending:
         notes = confirm(session)
         if session.bench.interrupts.count:
             return Ending(reason, notes=tuple(notes), exit_code=5)
-        paths = export(session, session.config.folder(name) / "profiles", reservations=notes)
+        paths = export(session, session.folder / "profiles", reservations=notes)
     except ExportRefused as error:
         return Ending(reason, refusal=str(error), exit_code=error.exit_code)
     return Ending(reason, profiles=tuple(str(path) for path in paths), notes=tuple(notes))

@@ -8,11 +8,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import optuna
 
 from storage import csv_file
 from storage.errors import StorageError
+from storage.journal import Entry, Journal, save_leftovers
+from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.studies import study_facts
 from storage.telemetry import Telemetry
@@ -21,12 +24,13 @@ from tuner.bench import Bench, Order, Say
 from tuner.config import StudyConfig
 from tuner.contamination import Repeats
 from tuner.measurement import Measurement
-from tuner.outcome import Outcome
+from tuner.outcome import Interrupted, Outcome
 from tuner.protocol import Event, TrainRequest
 from tuner.references import References, judge
 from tuner.space import HardwareConfig
 from tuner.workload import data_facts, refuse_other_data
 
+CSV_NAME = "trials.csv"
 FAULT_VARIABLE = "TUNER_TEST_FAULT"
 """Orders faults for the tests: `3:kill,5:hang`, by trial; never for the baseline."""
 
@@ -45,6 +49,20 @@ class Session:
     started: float
     references: References | None = None
     repeats: Repeats = field(default_factory=Repeats)
+    patience: Patience | None = None
+    journal: Journal = field(init=False)
+    _is_csv_behind: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder)
+        if self.patience is not None:
+            self.patience.waiting = self.journal.describe
+            self.patience.on_pause = self.journal.write
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's files are."""
+        return self.config.folder(self.study.study_name)
 
     def time_left_s(self) -> float | None:
         """Return what is left of the budget, None without one."""
@@ -161,21 +179,58 @@ class Session:
     def keep(self, measurement: Measurement) -> TrialRecord:
         """Judge a measurement, write it down, tell the user; return its record.
 
+        It is in the journal until the database has it.
+
         Raises:
             StorageError: it could not be written.
         """
         record = measurement.record
         if self.references is not None:
             record = judge(measurement, self.references)
-        name = self.study.study_name
-        self.telemetry.save(name, record, measurement.curve, measurement.samples)
-        try:
-            csv_file.append(self.config.folder(name) / "trials.csv", record)
-        except StorageError as error:
-            # The table is what counts; the file is made anew from it by `resume`.
-            self.say(f"trials.csv lacks a row: {error}")
+        curve, samples = tuple(measurement.curve), tuple(measurement.samples)
+        self.journal.add(Entry(self.study.study_name, record, curve, samples))
+        self.journal.settle(self._save)
+        self._add_row(record)
         self.say(describe(record))
         return record
+
+    def save_leftovers(self) -> None:
+        """Save the measurements that ended processes left in their journals."""
+        left = save_leftovers(self.folder, self._save_unless_known)
+        for entry in left.entries:
+            self.say(f"trial {entry.record.trial}: its measurement, which waited, is saved")
+        for path in left.unreadable:
+            self.say(f"{path} holds lines that cannot be read; they are left there")
+
+    def rewrite_csv(self) -> None:
+        """Make trials.csv anew from the table, if the disk takes it."""
+        self._is_csv_behind = True
+        try:
+            csv_file.rewrite(self.folder / CSV_NAME, self.records())
+        except StorageError as error:
+            self.say(f"{CSV_NAME} is behind the table: {error}")
+        else:
+            self._is_csv_behind = False
+
+    def _save(self, entry: Entry) -> None:
+        self.telemetry.save(entry.study, entry.record, entry.curve, entry.samples)
+
+    def _save_unless_known(self, entry: Entry) -> None:
+        """Save an entry unless the table has that measurement: it may have been told of since."""
+        known = self.telemetry.record(entry.study, entry.record.trial, entry.record.replicate)
+        if known is None or known.status == Interrupted.status:
+            self._save(entry)
+
+    def _add_row(self, record: TrialRecord) -> None:
+        """Add a row to trials.csv; the table is what counts, and the file is made anew from it."""
+        if self._is_csv_behind:
+            self.rewrite_csv()
+            return
+        try:
+            csv_file.append(self.folder / CSV_NAME, record)
+        except StorageError as error:
+            self._is_csv_behind = True
+            self.say(f"{CSV_NAME} lacks a row: {error}")
 
 
 def describe(record: TrialRecord) -> str:

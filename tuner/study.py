@@ -18,6 +18,9 @@ from storage import overview
 from storage.atomic import atomic_write_text
 from storage.database import parse_url, sqlite_path
 from storage.errors import StudyExists
+from storage.journal import discard_leftovers
+from storage.patience import Patience
+from storage.patient import PatientStorage, patient
 from storage.studies import (
     create_study,
     load_study,
@@ -82,10 +85,11 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "data", data)
             set_study_fact(study, "config", config.as_data())
+            discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:
-                return _run(config, study, bench, say=say, started=started)
+                return _run(config, database, study, bench, say=say, started=started)
             except UsageError:
                 # Nothing was measured that counts: with another setting the name is to be had.
                 if "references" not in study_facts(study):
@@ -135,7 +139,7 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         seed = config.seed + len(study.get_trials(deepcopy=False))
         study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
         study.pruner = make_pruner(config.pruner)
-        return _run(config, study, bench, say=say, started=started)
+        return _run(config, database, study, bench, say=say, started=started)
 
 
 def export_profiles(
@@ -152,17 +156,11 @@ def export_profiles(
     with _hold(config, name), Interrupts() as interrupts:
         logs, source = config.folder(name) / "logs", _util_source(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)
-        study = load_study(open_storage(config.storage_url(name), create=False), name)
-        with Telemetry(config.storage_url(name)) as telemetry:
-            session = Session(
-                config=config,
-                study=study,
-                telemetry=telemetry,
-                bench=bench,
-                say=say,
-                started=started,
-                references=_stored_references(facts, name),
-            )
+        database = open_storage(config.storage_url(name), create=False)
+        study = load_study(database, name)
+        with _session(config, database, study, bench, say=say, started=started) as session:
+            session.references = _stored_references(facts, name)
+            session.save_leftovers()
             session.use_measured_baseline()
             notes: list[str] = []
             if unconfirmed(session):
@@ -180,20 +178,51 @@ def export_profiles(
 
 
 def _run(
-    config: StudyConfig, study: optuna.Study, bench: Bench, *, say: Say, started: float
+    config: StudyConfig,
+    database: PatientStorage,
+    study: optuna.Study,
+    bench: Bench,
+    *,
+    say: Say,
+    started: float,
 ) -> Ending:
+    with _session(config, database, study, bench, say=say, started=started) as session:
+        return run(session)
+
+
+@contextmanager
+def _session(
+    config: StudyConfig,
+    database: PatientStorage,
+    study: optuna.Study,
+    bench: Bench,
+    *,
+    say: Say,
+    started: float,
+) -> Iterator[Session]:
+    """Hold a study in a database that is waited for while it is away."""
     url = config.storage_url(study.study_name)
-    with optuna_faults_of(url), Telemetry(url) as telemetry:
-        return run(
-            Session(
-                config=config,
-                study=study,
-                telemetry=telemetry,
-                bench=bench,
-                say=say,
-                started=started,
-            )
+
+    def is_stopped() -> bool:
+        # What is only in memory would be lost: for that it takes a second Ctrl-C.
+        return bench.interrupts.count > (session.journal.fault is not None)
+
+    patience = Patience(url, say=say, is_stopped=is_stopped)
+    with (
+        optuna_faults_of(url),
+        patient(database, patience),
+        Telemetry(url, patience=patience) as telemetry,
+    ):
+        session = Session(
+            config=config,
+            study=study,
+            telemetry=telemetry,
+            bench=bench,
+            say=say,
+            started=started,
+            patience=patience,
         )
+        yield session
 
 
 @contextmanager

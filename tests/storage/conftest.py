@@ -1,10 +1,5 @@
 """Real databases: an SQLite file for each test, and a PostgreSQL server for the session."""
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,36 +10,16 @@ from optuna.storages import RDBStorage
 from storage.database import sqlite_url
 from storage.records import CurvePoint, DeviceSample, TrialRecord
 from storage.studies import close_storage, open_storage
-
-PASSWORD = "s3cret p@ss"
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[sa.URL]:
-    """A server of our own on a free port, asking for a password."""
-    missing = [name for name in ("initdb", "pg_ctl", "postgres") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"PostgreSQL IS NOT TESTED: {', '.join(missing)} not on PATH")
-    folder = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))
-    run_as_owner: list[str] = []
-    if os.getuid() == 0:
-        # The server refuses to run as root.
-        user = "postgres" if _has_user("postgres") else "nobody"
-        shutil.chown(folder, user)
-        run_as_owner = ["setpriv", f"--reuid={user}", "--clear-groups", "--"]
-    (folder / "password").write_text(PASSWORD)
-    (folder / "password").chmod(0o644)
-    data, port = folder / "data", _free_port()
-    flags = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    control = [*run_as_owner, "pg_ctl", "-D", str(data), "-w", "-t", "30"]
-    _run([*run_as_owner, "initdb", "-D", str(data), "-U", "tuner", "-A", "scram-sha-256",
-          f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-sync"])  # fmt: skip
-    _run([*control, "-l", str(folder / "log"), "-o", flags, "start"])
-    yield sa.URL.create(
-        "postgresql+psycopg", "tuner", PASSWORD, "127.0.0.1", port, database="postgres"
-    )
-    _run([*control, "-m", "immediate", "stop"])
-    shutil.rmtree(folder)
+    """The address of a server of our own."""
+    server = PostgresServer()
+    server.start()
+    yield server.url
+    server.remove()
 
 
 @pytest.fixture
@@ -124,23 +99,3 @@ def curve() -> list[CurvePoint]:
 @pytest.fixture
 def samples() -> list[DeviceSample]:
     return [DeviceSample(t=1.0, util=90.0), DeviceSample(t=1.5, memory_bytes=7_200_000_000)]
-
-
-def _has_user(name: str) -> bool:
-    found = subprocess.run(["getent", "passwd", name], capture_output=True, check=False)
-    return found.returncode == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _run(command: list[str]) -> None:
-    # Files, not pipes: the server would hold a pipe open and the call would never return.
-    with tempfile.TemporaryFile("w+") as output:
-        done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False)
-        if done.returncode:
-            output.seek(0)
-            pytest.fail(f"{' '.join(command)}: {output.read()}")

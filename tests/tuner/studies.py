@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,15 @@ class Studies:
         shutil.copytree(self.folder / "runs", folder / "runs")
         return Studies(folder, self._cache_dir)
 
-    def begin(self, *arguments: str, fault: str = "") -> subprocess.Popen[str]:
-        """Begin a command, with its output on pipes; to be used as a context manager."""
+    def begin(
+        self, *arguments: str, fault: str = "", under: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Begin a command, with its output on pipes; to be used as a context manager.
+
+        `under` is the start of another command line, which runs it.
+        """
         return subprocess.Popen(
-            [TUNER, *arguments],
+            [*under, TUNER, *arguments],
             cwd=self.folder,
             env={**os.environ, "TMPDIR": str(self._locks), "TUNER_TEST_FAULT": fault},
             stdin=subprocess.DEVNULL,
