@@ -1,5 +1,6 @@
 """optuna-dashboard on a study: on the loopback address only, because it has no login."""
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 OUR_HOSTS = ("127.0.0.1", "localhost")
+
+POLL_S = 0.2
+"""How soon a request to stop is noticed, in seconds."""
 
 
 def serve(
@@ -36,19 +40,30 @@ def serve(
         raise UsageError(
             f"--port must be free on 127.0.0.1, but got {port}: {error.strerror}; try another"
         ) from None
+    stops: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        # Raised inside a request, an exception would be swallowed there and the stop forgotten.
+        stops.append(number)
+        if len(stops) > 1:
+            raise KeyboardInterrupt
+
     # A shell starts what runs in its background with SIGINT ignored; a scheduler sends SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, stop)
+    server.timeout = POLL_S
     say(
         f"{name} on http://127.0.0.1:{server.server_port}/ until Ctrl-C; from elsewhere: "
         f"ssh -L {server.server_port}:127.0.0.1:{server.server_port} THIS-MACHINE"
     )
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        say("stopped")
+        # Asked twice in the middle of a request, it does not wait for the request to end.
+        with contextlib.suppress(KeyboardInterrupt):
+            while not stops:
+                server.handle_request()
     finally:
         server.server_close()
+    say("stopped")
 
 
 def _for_this_machine(page: "WSGIApplication") -> "WSGIApplication":
