@@ -142,6 +142,7 @@ def server() -> Iterator[PostgresServer]:
     made.remove()
 
 
+@pytest.mark.long
 def test_a_server_that_is_stopped_and_started(studies: Studies, server: PostgresServer) -> None:
     url = server.url.render_as_string(hide_password=False)
     flags = ("--storage", url, "--trials", "3", "--min-feasible", "99")

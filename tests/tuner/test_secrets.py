@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from storage.database import hide_password, without_password
-from tests.storage.conftest import PASSWORD, postgres_server, postgres_url  # noqa: F401
+from tests.postgres import PASSWORD
+from tests.storage.conftest import postgres_server, postgres_url  # noqa: F401
 from tests.tuner.studies import SMALL, Studies, kill_tree, wait_for_line
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,6 +65,7 @@ def watched_start(studies: Studies) -> tuple[int, str, str, set[str]]:
     return process.returncode, out, err, seen
 
 
+@pytest.mark.long
 def test_a_password_is_in_no_file_no_output_and_no_process_of_a_study(
     studies: Studies, secret_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
