@@ -324,7 +324,7 @@ def _switches_with_values(arguments: list[str]) -> list[str]:
     fields = StudyConfig.model_fields.items()
     switches = {flag(name) for name, field in fields if field.annotation is bool}
     complete: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         complete.append(argument)
         if argument in switches and following.lower() not in TRUTHS:
             complete.append("true")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from envs.names import TRADING
 from storage import plain_yaml
 from tuner import parse
 from tuner.errors import UsageError
@@ -267,8 +268,6 @@ class StudyConfig(
         return yaml.safe_dump(self.as_data(), sort_keys=False, allow_unicode=True)
 
 
-TRADING_PREFIX = "trading-phase"
-
 HYPERPARAMS = (
     "learning_rate",
     "gamma",
@@ -322,11 +321,14 @@ def _with_phase(data: Mapping[str, object], flags: Mapping[str, object]) -> dict
     settings = dict(data)
     if "phase" not in flags and "env" in flags:
         settings.pop("phase", None)
-    phase = settings.get("phase")
+    phase, named = settings.get("phase"), settings.get("env")
     if phase is None:
-        number = str(settings.get("env")).removeprefix(TRADING_PREFIX)
-        return {**settings, "phase": number if number in ("1", "2") else None}
-    env = f"{TRADING_PREFIX}{phase}"
+        return {**settings, "phase": TRADING.index(named) + 1 if named in TRADING else None}
+    if str(phase) not in ("1", "2"):
+        raise UsageError(
+            f"--phase must be 1 or 2, but got {phase!r}; leave it out for other environments"
+        )
+    env = TRADING[int(str(phase)) - 1]
     named = settings.get("env", env) if "phase" not in flags else flags.get("env", env)
     if named != env:
         raise UsageError(

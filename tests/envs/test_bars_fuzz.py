@@ -14,7 +14,7 @@ from envs.bars import MAX_PRICE, MAX_VOLUME, MIN_BARS, MIN_PRICE, Bars, MarketSo
 from envs.errors import InvalidMarketData
 from envs.market import market_data
 
-SHORT = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SHORT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(SHORT, max_examples=600)
 
 NUM_ROWS = 110

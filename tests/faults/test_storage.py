@@ -67,7 +67,7 @@ def test_a_lock_of_another_process_that_outlasts_the_busy_timeout(small: Studies
         small.begin(*RESUME) as process,
         closing(sqlite3.connect(database, isolation_level=None)) as other,
     ):
-        assert wait_for_line(process, "trial 1:")
+        wait_for_file(database.with_name("logs") / "trial-0001.log")
         other.execute("BEGIN IMMEDIATE")
         line = wait_for_line(process, "the database does not answer")
         assert line is not None
@@ -79,6 +79,7 @@ def test_a_lock_of_another_process_that_outlasts_the_busy_timeout(small: Studies
     require_told_once(small, "small", small.url("small"), 2)
 
 
+@pytest.mark.long
 def test_files_that_become_read_only_and_take_no_journal_either(small: Studies) -> None:
     folder = small.folder / "runs" / "small"
     with small.begin(*RESUME, under=WITHOUT_RIGHTS if os.getuid() == 0 else ()) as process:

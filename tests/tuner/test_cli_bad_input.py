@@ -142,7 +142,7 @@ def test_a_file_that_is_no_file_is_refused_at_once(studies: Studies) -> None:
     os.mkfifo(studies.folder / "pipe")
     (studies.folder / "endless").symlink_to("/dev/zero")
     for arguments in (("start", "-c"), ("validate",), ("start", "--phase", "1", "--data")):
-        refused(studies.run(*arguments, "pipe"), 2, "must be a regular file", "pipe")
+        refused(studies.run(*arguments, "pipe"), 2, "regular file", "pipe")
     refused(studies.run("start", "-c", "endless"), 2, "endless must be a regular file")
 
 

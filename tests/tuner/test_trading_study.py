@@ -28,6 +28,7 @@ def profile_of(studies: Studies, name: str) -> dict[str, Any]:
     return profile
 
 
+@pytest.mark.long
 def test_the_phase_and_the_bars_land_in_the_profile(studies: Studies) -> None:
     ended = studies.start("n", "--env", "trading-phase2", "--bars", "3000", "--baseline",
                           "64,64,4,4", "--env-steps", "131072", "--env-param", "best_return=20",

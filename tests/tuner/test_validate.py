@@ -69,7 +69,7 @@ def profile(folder: Path) -> Profile:
         learning_rate=config.learning_rate,
         hardware=hardware,
         versions=probed["versions"],
-        workload=workload_facts(config, {"obs_shape": [8], "num_actions": 3}),
+        workload=workload_facts(config, {"obs_shape": [8], "num_actions": 3}, {}),
         measured={
             "env_steps": BUDGET,
             "quality_references": asdict(QualityReferences(0.0, 0.001, best_return=0.44)),

@@ -104,9 +104,10 @@ def _numbers(leaf: jax.Array) -> jax.Array:
     return jax.random.key_data(leaf) if is_key else leaf
 
 
-@pytest.mark.parametrize("env", ["stress", pytest.param("trading-phase2", marks=pytest.mark.long),
-                                 pytest.param("gymnax:Breakout-MinAtar", marks=pytest.mark.long),
-                                 pytest.param("brax:fast", marks=pytest.mark.long)])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "env", ["stress", "trading-phase2", "gymnax:Breakout-MinAtar", "brax:fast"]
+)
 def test_an_update_runs_without_index_errors_leaks_or_lost_numbers(env: str) -> None:
     made = built(env, SMALL)
     carry = jax.jit(made.init)(jax.random.key(0))
