@@ -15,7 +15,7 @@ from envs.errors import InvalidMarketData
 from envs.market import market_data
 
 SHORT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-LONG = settings(SHORT, max_examples=600)
+LONG = settings(SHORT, max_examples=1_500)
 
 NUM_ROWS = 110
 TIMES = [str(time) for time in pd.date_range("2024-11-01 09:30", periods=NUM_ROWS, freq="h")]
