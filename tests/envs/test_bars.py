@@ -317,7 +317,7 @@ COLUMNS = "columns must be a date and time and open, high, low, close, volume, s
         (HEADER.encode("utf-16-le"),
          "data must be text in UTF-8, but got other bytes in bars.csv, line 1; export it as CSV "
          "and do not compress it"),
-        (gzip.compress(HEADER.encode()),
+        (gzip.compress(HEADER.encode(), mtime=0),
          "data must be text in UTF-8, but got other bytes in bars.csv, line 1; export it as CSV "
          "and do not compress it"),
         (HEADER.encode() + b'\n"2024-03-04,1,1,1,1,1\n',
