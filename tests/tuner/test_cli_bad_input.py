@@ -174,10 +174,10 @@ def test_the_gp_sampler_without_torch_is_refused_with_what_to_install(studies: S
     assert not studies.folder.joinpath("runs", "x", "study.db").exists()
 
 
-def test_a_name_that_exists_is_refused_with_exit_code_4(finished: Finished) -> None:
-    before = finished.studies.records("done")
-    refused(finished.studies.start("done"), 4, "tuner resume done", "another name")
-    assert finished.studies.records("done") == before
+def test_a_name_that_exists_is_refused_with_exit_code_4(copied: Studies) -> None:
+    before = copied.records("done")
+    refused(copied.start("done"), 4, "tuner resume done", "another name")
+    assert copied.records("done") == before
 
 
 def test_a_trial_that_does_not_exist_is_refused_with_those_that_do(finished: Finished) -> None:
