@@ -246,8 +246,13 @@ def validate(
         allowed = share(tolerance)
     except ValueError as error:
         raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
-    given = {"runs_dir": str(runs_dir), "env": env, "trainer": trainer, "data": data}
-    given["finer_data"] = finer_data
+    given = {
+        "runs_dir": str(runs_dir),
+        "env": env,
+        "trainer": trainer,
+        "data": data,
+        "finer_data": finer_data,
+    }
     found = validate_profile(profile, given, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)
@@ -323,12 +328,12 @@ def _switches_with_values(arguments: list[str]) -> list[str]:
     """
     fields = StudyConfig.model_fields.items()
     switches = {flag(name) for name, field in fields if field.annotation is bool}
-    complete: list[str] = []
+    completed: list[str] = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        complete.append(argument)
+        completed.append(argument)
         if argument in switches and following.lower() not in TRUTHS:
-            complete.append("true")
-    return complete
+            completed.append("true")
+    return completed
 
 
 def _storage_exit_code(error: Exception) -> int:
