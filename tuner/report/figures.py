@@ -18,6 +18,8 @@ Figure = dict[str, Any]
 BLUE, ORANGE, GREEN, RED = "#3d87c9", "#d9822b", "#2f9e73", "#d1495b"
 PURPLE, GREY, TEXT, GRID = "#9467bd", "#868e96", "#7b8490", "rgba(128,128,128,0.25)"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, "#8c6d31", "#17a2b8", "#e377c2")
+SCALE = [[0.0, "#6a7fd0"], [0.5, "#35b08a"], [1.0, "#f5cf3a"]]
+"""From low to high, told apart by lightness too, and nowhere near black or white."""
 SHOWN_DIGITS = 5
 MOST_POINTS = 150
 """Points of a series; more than a screen has room for would only make the file larger."""
@@ -75,6 +77,7 @@ def layout(**more: Any) -> dict[str, Any]:
         "font": {"color": TEXT, "size": 12},
         "margin": {"l": 8, "r": 8, "t": 32, "b": 8},
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "height": 420,

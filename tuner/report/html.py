@@ -21,15 +21,7 @@ from tuner.report.overview import front_of
 from tuner.report.plots import study_plots
 from tuner.report.reading import StudyReading, read_study
 from tuner.report.series import Series, read_series
-from tuner.report.story import (
-    headline,
-    limit_of,
-    noise,
-    reservations,
-    time_line,
-    trial_story,
-    without_result,
-)
+from tuner.report.story import headline, sentences, trial_story, without_result
 from tuner.report.templates import render as fill_in
 from tuner.report.trial_plots import curves, device_line, returns
 from tuner.report.why import Explanation, chosen_configs, explain
@@ -81,7 +73,7 @@ def render(study: StudyReading, telemetry: Telemetry) -> str:
         plotly_js=Markup(get_plotlyjs()),
         study=study,
         headline=headline(study),
-        story=_sentences(study),
+        story=sentences(study),
         explanations=explanations,
         refusal=refusal,
         plots={plot.name: plot for plot in plots},
@@ -93,11 +85,6 @@ def render(study: StudyReading, telemetry: Telemetry) -> str:
         absent=measuring.absences(study),
         limits=measuring.LIMITS,
     )
-
-
-def _sentences(study: StudyReading) -> list[str]:
-    lines = [limit_of(study), noise(study), *reservations(study), time_line(study.records)]
-    return [line[0].upper() + line[1:] + ("" if line.endswith(".") else ".") for line in lines]
 
 
 def _figures(plots: list[Plot]) -> dict[str, Any]:

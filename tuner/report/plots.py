@@ -11,6 +11,7 @@ from tuner.report.figures import (
     GREY,
     ORANGE,
     RED,
+    SCALE,
     Figure,
     Plot,
     axis,
@@ -22,7 +23,7 @@ from tuner.report.figures import (
 from tuner.report.overview import front_of
 from tuner.report.reading import StudyReading
 from tuner.report.space_map import heat_map
-from tuner.report.story import phase_seconds, time_line
+from tuner.report.story import phase_seconds
 from tuner.space import DIMENSIONS, HardwareConfig
 
 MEASURES = {"sps": "env-steps/s", "quality_score": "quality", "device_util": "utilisation, %"}
@@ -47,7 +48,7 @@ def pareto(study: StudyReading, chosen: Mapping[str, HardwareConfig]) -> Plot:
     if is_coloured:
         bar = {"title": {"text": MEASURES[colour]}, "thickness": 12, "len": 0.9}
         values = [rounded(getattr(s, colour)) for s in shown]
-        marker |= {"color": values, "colorscale": "Cividis", "colorbar": bar}
+        marker |= {"color": values, "colorscale": SCALE, "colorbar": bar}
     front, baseline = set(front_of(study)), study.baseline()
     traces = [_points(shown, y, "measured", **marker)]
     on_front = [s for s in shown if s.trial in front]
@@ -148,6 +149,7 @@ def seconds(study: StudyReading) -> Plot:
         "x": [rounded(value) for value in totals.values()],
         "text": [f"{value:,.0f} s, {value / total:.0%}" for value in totals.values()],
         "textposition": "auto",
+        "insidetextfont": {"color": "#ffffff"},
         "hovertemplate": "%{y}: %{x} s<extra></extra>",
         "marker": {"color": [GREEN if name == "window" else GREY for name in names]},
     }
@@ -156,8 +158,8 @@ def seconds(study: StudyReading) -> Plot:
         yaxis=axis("", autorange="reversed", type="category"),
         height=110 + 36 * len(names),
     )
-    caption = f"Green is measured training. {time_line(study.records)}."
-    return Plot(*words, caption[0].upper() + caption[1:], {"data": [bars], "layout": drawn})
+    caption = "Green is measured training; the rest is what it takes to measure it."
+    return Plot(*words, caption, {"data": [bars], "layout": drawn})
 
 
 def study_plots(study: StudyReading, chosen: Mapping[str, HardwareConfig]) -> list[Plot]:

@@ -3,6 +3,7 @@
 Apart from the dashboard that serves it because a study does this when it ends, without serving.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tuner.report.html import write_html
 from tuner.report.pictures import svg
 from tuner.report.plots import study_plots
 from tuner.report.reading import StudyReading, read_study
-from tuner.report.story import headline, limit_of, noise, reservations, time_line, trial_story
+from tuner.report.story import headline, sentences, trial_story
 from tuner.report.trial_plots import device_line, returns
 from tuner.report.why import Explanation, chosen_configs, explain
 
@@ -88,7 +89,7 @@ def show_in_dashboard(name: str, places: Mapping[str, object]) -> Path:
 def _plot(plot: Plot) -> dashboard.Attributes | None:
     if plot.figure is None:
         return None
-    layout = {**plot.figure["layout"], "title": {"text": plot.title}}
+    layout = {**plot.figure["layout"], "title": {"text": plot.title, "x": 0.02}}
     layout["margin"] = {**layout["margin"], "t": 56}
     layout.pop("height")  # the dashboard's cards have their own
     return dashboard.plot(plot.name, {"data": plot.figure["data"], "layout": layout})
@@ -110,21 +111,26 @@ def _files(
 
 
 def _study_note(study: StudyReading, explanations: list[Explanation], refusal: str | None) -> str:
-    lines = [f"# {headline(study)}", ""]
-    told = (limit_of(study), noise(study), *reservations(study), time_line(study.records))
-    lines += [f"- {sentence}" for sentence in told]
+    lines = [f"# {literal(headline(study))}", ""]
+    lines += [f"- {literal(sentence)}" for sentence in sentences(study)]
     if refusal is not None:
-        lines += ["", f"No profiles: {refusal}"]
+        lines += ["", f"No profiles: {literal(refusal)}"]
     for e in explanations:
-        lines += ["", f"## {e.name}: {e.config}", "", f"{e.expectation}. {e.reason}."]
-        lines += [f"- {change}" for change in e.changes]
+        told = f"{e.expectation}. {e.reason[0].upper()}{e.reason[1:]}."
+        lines += ["", f"## {literal(e.name)}: {e.config}", "", literal(told), ""]
+        lines += [f"- {literal(change)}" for change in e.changes]
     return "\n".join(lines)
 
 
 def _trial_note(study: StudyReading, record: TrialRecord) -> str:
     again = [r for r in study.records if r.trial == record.trial and r.replicate > 0]
-    lines = [trial_story(record)]
+    lines = [literal(trial_story(record))]
     if again:
-        lines += ["", f"Measured again {len(again)} times:", ""]
-        lines += [f"- {trial_story(replicate)}" for replicate in again]
+        lines += ["", "Measured again:", ""]
+        lines += [f"- {literal(trial_story(replicate))}" for replicate in again]
     return "\n".join(lines)
+
+
+def literal(text: str) -> str:
+    """Return text that Markdown shows as it is: the dashboard would build HTML that is in it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&])", r"\\\1", " ".join(text.split()))

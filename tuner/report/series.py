@@ -56,10 +56,10 @@ def read_series(
     front = set(front_of(study))
     places = list(chosen.values())
 
-    def rank(summary: ConfigSummary) -> tuple[bool, bool, bool, float]:
-        is_chosen = summary.config in places
-        score = summary.final_score or -1.0
-        return not is_chosen, summary.trial != 0, summary.trial not in front, -score
+    def rank(summary: ConfigSummary) -> tuple[int, bool, bool, float]:
+        config, score = summary.config, summary.final_score or -1.0
+        place = places.index(config) if config in places else len(places)
+        return place, summary.trial != 0, summary.trial not in front, -score
 
     ranked = sorted(study.summaries, key=rank)
     shown = ranked[:MOST_TRIALS]

@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.records import INFEASIBLE_STATUSES
 from tuner.aggregate import ConfigSummary
-from tuner.report.figures import ORANGE, RED, Figure, Plot, axis, described, layout, rounded
+from tuner.report.figures import ORANGE, RED, SCALE, Figure, Plot, axis, described, layout, rounded
 from tuner.report.reading import StudyReading
 from tuner.space import HardwareConfig, SearchSpace
 
@@ -43,7 +43,7 @@ def heat_map(study: StudyReading) -> Plot:
             "z": scores,
             "text": texts,
             "hovertemplate": "%{text}<extra></extra>",
-            "colorscale": "Viridis",
+            "colorscale": SCALE,
             "xgap": 2,
             "ygap": 2,
             "colorbar": bar,

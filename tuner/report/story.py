@@ -42,6 +42,12 @@ def headline(study: StudyReading) -> str:
     )
 
 
+def sentences(study: StudyReading) -> list[str]:
+    """Return the rest of the story, in whole sentences: limits, noise, reservations, time."""
+    lines = [limit_of(study), noise(study), *reservations(study), time_line(study.records)]
+    return [line[0].upper() + line[1:] + ("" if line.endswith(".") else ".") for line in lines]
+
+
 def limit_of(study: StudyReading) -> str:
     """Return what limits the best config, with the fractions that say so."""
     best = study.best()

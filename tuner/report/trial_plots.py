@@ -89,27 +89,19 @@ def curves(
 def returns(record: TrialRecord, points: Sequence[CurvePoint]) -> Plot:
     """Return one measurement's training: its return and its entropy over env-steps."""
     words = (f"returns_{record.trial}", "Training")
+    learning = thinned([point for point in points if point.learning])
     series = {
-        name: [
-            (p.env_steps, v)
-            for p in points
-            if p.learning and (v := p.metrics.get(name)) is not None
-        ]
+        name: [rounded(point.metrics.get(name)) for point in learning]
         for name in ("mean_return", "entropy")
     }
-    told = {name: thinned(found) for name, found in series.items() if found}
-    if "mean_return" not in told:
-        return Plot(*words, "", missing=_why_silent(record, "its training told no return"))
-    traces = [
-        line([x for x, _ in found], [rounded(y) for _, y in found], name, colour) | {"yaxis": place}
-        for (name, found), colour, place in zip(
-            told.items(), (BLUE, ORANGE), ("y", "y2"), strict=False
-        )
+    lanes = [
+        (name.replace("_", " "), [(name.replace("_", " "), colour, values)])
+        for (name, values), colour in zip(series.items(), (BLUE, ORANGE), strict=True)
+        if any(value is not None for value in values)
     ]
-    drawn = layout(xaxis=axis("env-steps"), yaxis=axis("mean return"), height=320)
-    if len(traces) > 1:
-        drawn["yaxis2"] = axis("entropy", overlaying="y", side="right", showgrid=False)
-    return Plot(*words, "", {"data": traces, "layout": drawn})
+    if not lanes:
+        return Plot(*words, "", missing=_why_silent(record, "its training told no return"))
+    return Plot(*words, "", _in_lanes([p.env_steps for p in learning], "env-steps", lanes))
 
 
 def device_line(record: TrialRecord, samples: Sequence[DeviceSample]) -> Plot:
@@ -125,19 +117,36 @@ def device_line(record: TrialRecord, samples: Sequence[DeviceSample]) -> Plot:
         why = record.util_reason or "its device was not read"
         return Plot(*words, "", missing=_why_silent(record, why))
     times = [rounded(sample.t - taken[0].t) for sample in taken]
+    return Plot(*words, "", _in_lanes(times, "seconds", lanes, rangemode="tozero"))
+
+
+def _in_lanes(
+    x: Sequence[float | None],
+    x_title: str,
+    lanes: Sequence[tuple[str, Sequence[tuple[str, str, Sequence[float | None]]]]],
+    **of_axes: Any,
+) -> Figure:
+    """Return a figure of lanes over one axis, from top to bottom.
+
+    Args:
+        x: where all series were read.
+        x_title: what it is.
+        lanes: the title of each lane and its series, by name, colour and values.
+        of_axes: what all vertical axes have in common.
+    """
     traces: list[Figure] = []
     drawn = layout(height=110 + LANE_PIXELS * len(lanes))
-    for index, (unit, found) in enumerate(lanes):
+    for index, (title, series) in enumerate(lanes):
         number = "" if index == 0 else str(index + 1)
         top = 1 - index / len(lanes)
-        domain = [top - 1 / len(lanes) + 0.04, top]
-        drawn[f"yaxis{number}"] = axis(unit, domain=domain, rangemode="tozero")
+        bottom = top - 1 / len(lanes) + (0.06 if index + 1 < len(lanes) else 0.0)
+        drawn[f"yaxis{number}"] = axis(title, domain=[bottom, top], **of_axes)
         traces += [
-            line(times, values, name, colour) | {"yaxis": f"y{number}"}
-            for name, colour, values in found
+            line(x, values, name, colour) | {"yaxis": f"y{number}"}
+            for name, colour, values in series
         ]
-    drawn["xaxis"] = axis("seconds", anchor=f"y{len(lanes)}" if len(lanes) > 1 else "y")
-    return Plot(*words, "", {"data": traces, "layout": drawn})
+    drawn["xaxis"] = axis(x_title, anchor=f"y{len(lanes)}" if len(lanes) > 1 else "y")
+    return {"data": traces, "layout": drawn}
 
 
 def _series(samples: Sequence[DeviceSample], name: str) -> list[float | None] | None:

@@ -4,23 +4,31 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   // A finger that scrolls the page must not be caught by a plot.
   const touch = window.matchMedia("(pointer: coarse)").matches;
-  const settings = {
-    responsive: true,
-    displaylogo: false,
-    displayModeBar: touch ? false : "hover",
-    modeBarButtonsToRemove: ["lasso2d", "select2d"],
-  };
+  const buttons = [["toImage", "resetScale2d"]];
 
   const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--text").trim();
 
+  // On a narrow screen colours are explained above a plot and names below it, one a line.
+  function narrowed(data, layout) {
+    for (const trace of data) {
+      const bar = trace.colorbar ?? trace.marker?.colorbar;
+      if (!bar) continue;
+      Object.assign(bar, { orientation: "h", x: 0.5, y: 1.01, yanchor: "bottom", len: 1 });
+      bar.title.side = "top";
+      layout.height += 50;
+    }
+    const named = data.filter((trace) => trace.name && layout.showlegend !== false);
+    if (named.length > 1) layout.height += 20 * named.length;
+  }
+
   function draw(place, figure) {
-    const layout = structuredClone(figure.layout);
+    const { data, layout } = structuredClone(figure);
+    const isNarrow = place.clientWidth < 600 && window.innerWidth < 700;
     layout.font.color = ink();
     if (touch) layout.dragmode = false;
-    const named = figure.data.filter((trace) => trace.name && layout.showlegend !== false);
-    // A legend that has no room beside another entry takes a line for each.
-    if (place.clientWidth < 600 && named.length > 1) layout.height += 20 * named.length;
-    return Plotly.react(place, figure.data, layout, settings);
+    if (isNarrow) narrowed(data, layout);
+    const shown = { responsive: true, displaylogo: false, modeBarButtons: buttons };
+    return Plotly.react(place, data, layout, { ...shown, displayModeBar: !isNarrow });
   }
 
   for (const [name, figure] of Object.entries(data.plots)) {
