@@ -84,7 +84,7 @@ def trial_ids(storage: RDBStorage, study_id: int) -> dict[int, int]:
     table = models.TrialModel.__table__
     query = sa.select(table.c.number, table.c.trial_id).where(table.c.study_id == study_id)
     with storage.engine.connect() as connection:
-        return dict(connection.execute(query).tuples().all())
+        return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def show(
@@ -106,7 +106,7 @@ def show(
     """
     with storage.engine.begin() as connection:
         query = sa.select(_STUDY.c.key, _STUDY.c.value_json).where(_STUDY.c.study_id == study_id)
-        stored: dict[str, str] = dict(connection.execute(query).tuples().all())
+        stored: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
         wanted, series = _wanted(of_study, stored)
         stale = [k for k in stored if k not in wanted and k.rpartition(":")[0] in series]
         changed = _write(connection, _STUDY, _STUDY.c.study_id, study_id, wanted, stored, stale)
@@ -115,7 +115,7 @@ def show(
             query = sa.select(_TRIAL.c.key, _TRIAL.c.value_json).where(
                 _TRIAL.c.trial_id == trial_id
             )
-            known: dict[str, str] = dict(connection.execute(query).tuples().all())
+            known: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
             changed += _write(connection, _TRIAL, _TRIAL.c.trial_id, trial_id, values, known, [])
     return changed
 
