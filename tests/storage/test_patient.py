@@ -139,3 +139,15 @@ def test_a_study_that_is_given_up_is_left_as_by_a_kill(storage: PatientStorage) 
     ):
         study.optimize(objective, n_trials=1)
     assert [t.state.name for t in study.get_trials()] == ["RUNNING"]
+
+
+def test_a_trial_that_another_worker_made_meanwhile_is_left_to_it(storage: PatientStorage) -> None:
+    study, other = create_study(storage, "demo"), PatientStorage(storage.url)
+    with patient(storage, waiting(storage)), losing(storage, "before") as lost:
+        assert storage.patience is not None
+        storage.patience.on_pause = lambda: other.create_new_trial(study._study_id)
+        assert study.ask().number == 1
+        assert lost
+    assert [t.state.name for t in study.trials] == ["RUNNING", "RUNNING"]
+    other.remove_session()
+    other.engine.dispose()
