@@ -20,8 +20,9 @@ from storage.database import parse_url, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.patience import Patience
-from storage.patient import PatientStorage, patient
+from storage.patient import patient
 from storage.studies import (
+    StudyStorage,
     create_study,
     load_study,
     open_storage,
@@ -179,7 +180,7 @@ def export_profiles(
 
 def _run(
     config: StudyConfig,
-    database: PatientStorage,
+    database: StudyStorage,
     study: optuna.Study,
     bench: Bench,
     *,
@@ -193,7 +194,7 @@ def _run(
 @contextmanager
 def _session(
     config: StudyConfig,
-    database: PatientStorage,
+    database: StudyStorage,
     study: optuna.Study,
     bench: Bench,
     *,
