@@ -24,8 +24,9 @@ from tests.tuner.trials import (
     wait_for_event,
     wait_until,
 )
+from tuner.classification import classify
 from tuner.interrupts import Interrupts
-from tuner.isolation import Launcher, TrialRun, classify
+from tuner.isolation import Launcher, TrialRun
 from tuner.outcome import (
     Completed,
     Crashed,
