@@ -332,9 +332,10 @@ def test_a_spare_that_died_while_it_waited_is_replaced(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path, preload=None)
     before = {process.pid for process in psutil.Process().children()}
     launcher.prepare()
-    (spare,) = [p for p in psutil.Process().children() if p.pid not in before]
+    started = [p for p in psutil.Process().children() if p.pid not in before]
+    (spare,) = [p for p in started if "--events-fd" in p.cmdline()]
     spare.kill()
-    wait_until(lambda: spare.status() == psutil.STATUS_ZOMBIE, within_s=30)
+    wait_until(lambda: is_gone(spare.pid), within_s=30)
     child = launcher.take("trial.log")
     try:
         assert child.pid != spare.pid
