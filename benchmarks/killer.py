@@ -22,6 +22,8 @@ from tuner.warden import MARK, PATIENCE_S
 
 ROLES = ("leader", "worker", "trial", "spare", "warden")
 FINISHED = ("COMPLETE", "PRUNED")
+ABSENCE_S = 0.5
+"""How long a role is waited for that no process has at the moment."""
 ORPHANS_S = 2 * PATIENCE_S
 """How long orphans may take to end by themselves."""
 
@@ -53,15 +55,17 @@ class Killer:
     def strike(self, root: psutil.Process) -> Kill | None:
         """Wait for a random time and kill a process of the tree under `root`, that one included.
 
-        The role is drawn first, so that a rare one is killed as often; None where nobody is left
-        to kill.
+        The role is drawn first and waited for, so that a rare one is killed as often; None where
+        nobody is left to kill.
         """
         wait_s = self._draw.uniform(0, self._longest_s)
         role = self._draw.choice(self._roles)
         pick = self._draw.random()
         time.sleep(wait_s)
-        family = self._family(root)
-        candidates = family.get(role) or [p for group in family.values() for p in group]
+        deadline = time.monotonic() + ABSENCE_S
+        while not (family := self._family(root))[role] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        candidates = family[role] or [p for group in family.values() for p in group]
         if not candidates:
             return None
         victim = candidates[int(pick * len(candidates))]

@@ -3,6 +3,7 @@
 Apart from `tuner.cli` because that takes a moment to import, in which Ctrl-C is no fault either.
 """
 
+import signal
 import sys
 
 from tuner.interrupts import EXIT_INTERRUPTED
@@ -16,6 +17,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class EventReader:
         if lines and self._is_begun_too_long:
             self._is_begun_too_long = False
             lines.pop(0)
-        self._lines.extend(lines)
+        self._lines.extend(line for line in lines if line.startswith(b"{"))
         if len(self._begun) > LONGEST_EVENT_BYTES:
             self._begun, self._is_begun_too_long = b"", True
 

@@ -202,7 +202,7 @@ class Launcher:
         if self._warden is None or not self._warden.is_alive:
             if self._warden is not None:
                 self._warden.close()
-            self._warden = Warden(self._mark)
+            self._warden = Warden(self._mark, without_secrets(os.environ))
         self._started += 1
         mark = f"{self._mark}{self._started}"
         return Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload, mark=mark)

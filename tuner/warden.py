@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 MARK = "TUNER_PROCESS"
@@ -46,13 +46,14 @@ def end_marked(mark: str) -> None:
 class Warden:
     """The process that outlives this one for as long as it takes to end its trials."""
 
-    def __init__(self, mark: str) -> None:
-        """Start it; `mark` ends in a dot."""
+    def __init__(self, mark: str, environment: Mapping[str, str]) -> None:
+        """Start it, with environment variables; `mark` ends in a dot."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, mark],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
+            env=environment,
         )
 
     @property

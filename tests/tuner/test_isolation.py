@@ -316,6 +316,8 @@ OOM = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 by
          -signal.SIGSEGV, "", Crashed, "SIGSEGV while evaluating"),
         ([], 1, "unknown XLA_FLAGS", Crashed, "status 1 while starting"),
         (happened("ready"), 0, "", Crashed, "status 0 while starting"),
+        (happened("ready", "started"), -signal.SIGABRT,
+         "Thread creation via pthread_create() failed", Crashed, "it may have met a limit on"),
         # Real-time signals between SIGRTMIN and SIGRTMAX have no name of their own.
         (happened("ready"), -(signal.SIGRTMIN + 3), "", Crashed, "while starting"),
     ],
