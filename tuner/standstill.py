@@ -33,27 +33,24 @@ class RunningTime:
 
     def see_work(self) -> None:
         """Take note of the time until now, in which this process may have been busy for long."""
-        self._see()
+        self._see(is_wait=False)
 
     def see_wait(self) -> None:
         """Take note of the time until now, in which this process waited for a fraction of a second.
 
         A longer time is a standstill.
         """
-        before, suspended_s = self._seen, self._suspended_s
-        took_s = self._see()
-        still_s = took_s if took_s > STANDSTILL_S else 0.0
-        if self._suspended_s - suspended_s > SUSPENDED_S:
-            still_s += self._suspended_s - suspended_s
+        self._see(is_wait=True)
+
+    def _see(self, *, is_wait: bool) -> None:
+        before, self._seen = self._seen, time.monotonic()
+        slept_before, self._suspended_s = self._suspended_s, _suspended_s()
+        took_s, slept_s = self._seen - before, self._suspended_s - slept_before
+        self.seconds += min(took_s, STANDSTILL_S)
+        still_s = took_s if is_wait and took_s > STANDSTILL_S else 0.0
+        still_s += slept_s if slept_s > SUSPENDED_S else 0.0
         if still_s:
             self.standstills.append(Standstill(before, self._seen, still_s))
-
-    def _see(self) -> float:
-        now = time.monotonic()
-        took_s, self._seen = now - self._seen, now
-        self._suspended_s = _suspended_s()
-        self.seconds += min(took_s, STANDSTILL_S)
-        return took_s
 
 
 def _suspended_s() -> float:
