@@ -273,4 +273,5 @@ def test_ctrl_c_while_a_command_begins_is_no_fault(tmp_path: Path, seeds: range)
             said = "".join(line for line in process.stderr if "import time:" not in line)
             process.wait(60)
         assert "Traceback" not in said, (seed, said)
-        assert process.returncode in (EXIT_INTERRUPTED, 2), (seed, said)
+        # By its own code, by the signal itself, or because the command had ended before.
+        assert process.returncode in (EXIT_INTERRUPTED, -signal.SIGINT, 2), (seed, said)
