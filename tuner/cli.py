@@ -27,6 +27,7 @@ from tuner.config import (
 )
 from tuner.errors import TunerError, UsageError
 from tuner.interrupts import EXIT_INTERRUPTED
+from tuner.terminal import outlive_readers
 
 app = typer.Typer(
     help="Measure which num_envs, num_steps, num_minibatches and num_epochs train PPO in JAX best "
@@ -283,6 +284,7 @@ def doctor(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Run the command line and exit; every expected error is one line on stderr."""
+    outlive_readers()
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -1,16 +1,20 @@
-"""Ctrl-C and SIGTERM: asked once, twice, three times.
+"""Ctrl-C, SIGTERM and the end of the terminal: asked once, twice, three times.
 
 Once: the running trial ends after its present block and everything is saved. Twice: the trial is
 killed and everything is saved. Three times: this process ends at once; its children notice.
+
+What this process was started to ignore it goes on to ignore: Ctrl-C behind a script's `&`, the end
+of the terminal under `nohup`.
 """
 
+import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
 EXIT_INTERRUPTED = 5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -21,7 +25,11 @@ class Interrupts:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._previous = {
+            number: signal.signal(number, self._note)
+            for number in _SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(
@@ -39,4 +47,5 @@ class Interrupts:
             os._exit(EXIT_INTERRUPTED)
         what = ("the running trial ends after its block", "the running trial is killed")
         line = f"\ninterrupted: {what[self.count - 1]}\n"
-        os.write(2, line.encode())
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            os.write(2, line.encode())
