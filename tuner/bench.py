@@ -67,6 +67,7 @@ class Bench:
         *,
         timeout_s: float,
         say: Say,
+        log_name: str = "calibration.log",
     ) -> None:
         """Make a bench of a device.
 
@@ -76,6 +77,7 @@ class Bench:
             interrupts: what the user asks meanwhile.
             timeout_s: of one trial.
             say: tells the user a line.
+            log_name: of the process that answers questions.
         """
         self.device: Device = device
         self.interrupts = interrupts
@@ -83,6 +85,7 @@ class Bench:
         self.sample_s: float | None = SAMPLE_S  # None leaves the device unwatched
         self._launcher = launcher
         self._timeout_s = timeout_s
+        self._log_name = log_name
         self.say = say
         self._lock = DeviceLock(device.info())
         self._asked: Child | None = None
@@ -127,7 +130,7 @@ class Bench:
         """
         if self._asked is None:
             self._held = self._held_by_others()
-            self._asked = self._launcher.take("calibration.log")
+            self._asked = self._launcher.take(self._log_name)
         if isinstance(request, FitRequest):
             request = replace(request, reserve_bytes=request.reserve_bytes + self._held)
         self._asked.send(request)

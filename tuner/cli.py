@@ -26,7 +26,7 @@ from tuner.config import (
     load_config,
 )
 from tuner.errors import TunerError, UsageError
-from tuner.interrupts import EXIT_INTERRUPTED
+from tuner.interrupts import EXIT_INTERRUPTED, own_slot
 
 app = typer.Typer(
     help="Measure which num_envs, num_steps, num_minibatches and num_epochs train PPO in JAX best "
@@ -103,8 +103,14 @@ def _shown(default: object) -> str:
 
 
 def say(line: str) -> None:
-    """Tell the user of progress; results go to stdout instead."""
-    print(hide_in_text(line).translate(_CONTROLS), file=sys.stderr, flush=True)
+    """Tell the user of progress; results go to stdout instead.
+
+    Every line of a worker that a leader has started begins with its number.
+    """
+    slot = own_slot()
+    told = line if slot is None else f"[{slot}] {line}"
+    whole = f"{hide_in_text(told).translate(_CONTROLS)}\n"  # in one write: threads say lines too
+    print(whole, end="", file=sys.stderr, flush=True)
 
 
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
@@ -140,6 +146,29 @@ def resume(name: Name, **settings: object) -> None:
 
     ending = resume_study(name, settings, say=say)
     _end(name, find(name, settings)[0], ending)
+
+
+@app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
+@settings_as_flags
+def worker(
+    name: Name,
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="Longest wait for a study's calibration.")
+    ] = "10m",
+    **settings: object,
+) -> None:
+    """Join a study from this machine: run its trials until there is a reason to stop."""
+    from tuner.parse import seconds
+    from tuner.trials import INTERRUPTED
+    from tuner.worker import work
+
+    try:
+        wait_s = float(str(seconds(wait)))
+    except ValueError as error:
+        raise UsageError(f"--wait {error}, but got {wait!r}") from None
+    reason = work(name, settings, wait_s=wait_s, say=say)
+    say(f"worker of {name} ended: {reason}")
+    raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
 
 
 @app.command("list", epilog="Example: tuner list")

@@ -31,6 +31,7 @@ from tuner.space import (
 Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
+Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -164,8 +165,15 @@ class MeasureSettings(_Part):
 
 
 class PlaceSettings(_Part):
-    """Where things are kept."""
+    """Where trials are measured, and where things are kept."""
 
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes that measure at once, each on its own share of the cores; they "
+        "share caches and memory bandwidth, so rates are lower than alone",
+    )
+    devices: Indices = Field(None, description="GPUs to measure on, as 0,1, one worker each")
     storage: str | None = Field(
         None, description="database URL [TUNER_STORAGE, else SQLite in runs/NAME/study.db]"
     )

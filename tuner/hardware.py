@@ -27,6 +27,7 @@ def open_bench(
     say: Say,
     *,
     util_source: str | None = None,
+    log_name: str = "calibration.log",
 ) -> Bench:
     """Return a bench on this machine's device, to be used as a context manager.
 
@@ -36,6 +37,7 @@ def open_bench(
         interrupts: what the user asks meanwhile.
         say: tells the user a line.
         util_source: what utilisation must be read from, None for the best there is.
+        log_name: of the process that answers questions; each worker has its own.
     """
     return Bench(
         open_device(util_source=util_source),
@@ -43,6 +45,7 @@ def open_bench(
         interrupts,
         timeout_s=config.timeout,
         say=say,
+        log_name=log_name,
     )
 
 

@@ -31,6 +31,7 @@ from tuner.space import HardwareConfig
 from tuner.workload import data_facts, refuse_other_data
 
 CSV_NAME = "trials.csv"
+LEADER = "leader"
 FAULT_VARIABLE = "TUNER_TEST_FAULT"
 """Orders faults for the tests: `3:kill,5:hang`, by trial; never for the baseline."""
 
@@ -39,7 +40,10 @@ OnBlock = Callable[[Event], Outcome | None]
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One command's hold on a study."""
+    """One command's hold on a study; `worker` is the name under which it measures.
+
+    The leader, one process at a time, holds the study's lock and alone writes its trials.csv.
+    """
 
     config: StudyConfig
     study: optuna.Study
@@ -50,14 +54,20 @@ class Session:
     references: References | None = None
     repeats: Repeats = field(default_factory=Repeats)
     patience: Patience | None = None
+    worker: str = LEADER
     journal: Journal = field(init=False)
-    _is_csv_behind: bool = field(default=False, init=False)
+    _in_csv: set[tuple[int, int]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder)
         if self.patience is not None:
             self.patience.waiting = self.journal.describe
             self.patience.on_pause = self.journal.write
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process holds the study's lock."""
+        return self.worker == LEADER
 
     @property
     def folder(self) -> Path:
@@ -190,7 +200,7 @@ class Session:
         curve, samples = tuple(measurement.curve), tuple(measurement.samples)
         self.journal.add(Entry(self.study.study_name, record, curve, samples))
         self.journal.settle(self._save)
-        self._add_row(record)
+        self.add_rows()
         self.say(describe(record))
         return record
 
@@ -204,13 +214,33 @@ class Session:
 
     def rewrite_csv(self) -> None:
         """Make trials.csv anew from the table, if the disk takes it."""
-        self._is_csv_behind = True
+        records = self.records()
+        self._in_csv = None
         try:
-            csv_file.rewrite(self.folder / CSV_NAME, self.records())
+            csv_file.rewrite(self.folder / CSV_NAME, records)
         except StorageError as error:
             self.say(f"{CSV_NAME} is behind the table: {error}")
         else:
-            self._is_csv_behind = False
+            self._in_csv = {(r.trial, r.replicate) for r in records}
+
+    def add_rows(self) -> None:
+        """Add to trials.csv what has come into the table since, of other workers too.
+
+        The table is what counts; where a row is missing the file is made anew from it.
+        """
+        if not self.is_leader:
+            return
+        if self._in_csv is None:
+            self.rewrite_csv()
+            return
+        try:
+            for record in self.records():
+                if (key := (record.trial, record.replicate)) not in self._in_csv:
+                    csv_file.append(self.folder / CSV_NAME, record)
+                    self._in_csv.add(key)
+        except StorageError as error:
+            self._in_csv = None
+            self.say(f"{CSV_NAME} lacks a row: {error}")
 
     def _save(self, entry: Entry) -> None:
         self.telemetry.save(entry.study, entry.record, entry.curve, entry.samples)
@@ -220,17 +250,6 @@ class Session:
         known = self.telemetry.record(entry.study, entry.record.trial, entry.record.replicate)
         if known is None or known.status == Interrupted.status:
             self._save(entry)
-
-    def _add_row(self, record: TrialRecord) -> None:
-        """Add a row to trials.csv; the table is what counts, and the file is made anew from it."""
-        if self._is_csv_behind:
-            self.rewrite_csv()
-            return
-        try:
-            csv_file.append(self.folder / CSV_NAME, record)
-        except StorageError as error:
-            self._is_csv_behind = True
-            self.say(f"{CSV_NAME} lacks a row: {error}")
 
 
 def describe(record: TrialRecord) -> str:

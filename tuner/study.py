@@ -33,7 +33,9 @@ from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
 from tuner.config import StopSettings, StudyConfig
 from tuner.errors import ExportRefused, Refused, UsageError
+from tuner.crew import crew_beside
 from tuner.finalists import confirm, export, unconfirmed
+from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
     device_kind,
     hardware_facts,
@@ -44,11 +46,15 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, require_name
+from tuner.placement import places, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
-from tuner.session import Session
+from tuner.session import LEADER, Session
 from tuner.workload import data_facts, refuse_other_data
+
+SEEDS_OF_A_SLOT = 100_003
+"""Between the seeds of two workers' samplers."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -64,13 +70,13 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     require_name(name)
     url = config.storage_url(name)
     parse_url(url)  # a wrong address is refused before the study's folder is made
-    data = data_facts(config)
-    with _hold(config, name), Interrupts() as interrupts:
+    data, spots = data_facts(config), places(config)
+    with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
         with open_bench(config, logs, interrupts, say) as bench:
             probed = probe_device(bench)
-            config = config.resolved(device_kind(probed))
+            config = with_own_share(config.resolved(device_kind(probed)))
             learn_peaks(bench, config, probed)
             if not config.space().configs():
                 raise UsageError(
@@ -84,12 +90,15 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "util_source", bench.device.util_source)
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "data", data)
+            code = fingerprint(config, probed["versions"], data)
+            set_study_fact(study, "fingerprint", code)
             set_study_fact(study, "config", config.as_data())
             discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:
-                return _run(config, database, study, bench, say=say, started=started)
+                with open_session(config, database, study, bench, say=say, started=started) as held:
+                    return run(held, crew_beside(held, spots[1:]))
             except UsageError:
                 # Nothing was measured that counts: with another setting the name is to be had.
                 if "references" not in study_facts(study):
@@ -117,29 +126,29 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
-    refuse_other_data(
-        facts.get("data", {}), data_facts(config), "a study", "start another study for these"
-    )
+    data, spots = data_facts(config), places(config)
+    refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (
         _hold(config, name),
         Interrupts() as interrupts,
+        spots[0].taken(),
         open_bench(
             config,
             config.folder(name) / "logs",
             interrupts,
             say,
-            util_source=_util_source(config, name, facts),
+            util_source=util_source_of(config, name, facts),
         ) as bench,
     ):
         probed = probe_device(bench)
         refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
+        here = fingerprint(config, probed["versions"], data)
+        refuse_other_code(facts.get("fingerprint"), here, name)
         learn_peaks(bench, config, probed)
         database = open_storage(config.storage_url(name), create=False)
-        study = load_study(database, name)
-        seed = config.seed + len(study.get_trials(deepcopy=False))
-        study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
-        study.pruner = make_pruner(config.pruner)
-        return _run(config, database, study, bench, say=say, started=started)
+        study = load_to_continue(database, config, name)
+        with open_session(config, database, study, bench, say=say, started=started) as session:
+            return run(session, crew_beside(session, spots[1:]))
 
 
 def export_profiles(
@@ -153,12 +162,13 @@ def export_profiles(
     """
     started = time.monotonic()
     config, facts = find(name, places)
-    with _hold(config, name), Interrupts() as interrupts:
-        logs, source = config.folder(name) / "logs", _util_source(config, name, facts)
+    place = places(config)[0]
+    with _hold(config, name), Interrupts() as interrupts, place.taken():
+        logs, source = config.folder(name) / "logs", util_source_of(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)
         database = open_storage(config.storage_url(name), create=False)
         study = load_study(database, name)
-        with _session(config, database, study, bench, say=say, started=started) as session:
+        with open_session(config, database, study, bench, say=say, started=started) as session:
             session.references = _stored_references(facts, name)
             session.save_leftovers()
             session.use_measured_baseline()
@@ -177,21 +187,19 @@ def export_profiles(
             )
 
 
-def _run(
-    config: StudyConfig,
-    database: PatientStorage,
-    study: optuna.Study,
-    bench: Bench,
-    *,
-    say: Say,
-    started: float,
-) -> Ending:
-    with _session(config, database, study, bench, say=say, started=started) as session:
-        return run(session)
+def load_to_continue(
+    database: PatientStorage, config: StudyConfig, name: str, *, slot: int = 0
+) -> optuna.Study:
+    """Load a study to run more trials of; a worker of another `slot` proposes others."""
+    study = load_study(database, name)
+    seed = config.seed + len(study.get_trials(deepcopy=False)) + SEEDS_OF_A_SLOT * slot
+    study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
+    study.pruner = make_pruner(config.pruner)
+    return study
 
 
 @contextmanager
-def _session(
+def open_session(
     config: StudyConfig,
     database: PatientStorage,
     study: optuna.Study,
@@ -199,8 +207,12 @@ def _session(
     *,
     say: Say,
     started: float,
+    worker: str = LEADER,
 ) -> Iterator[Session]:
-    """Hold a study in a database that is waited for while it is away."""
+    """Hold a study in a database that is waited for while it is away.
+
+    `worker` is the name of a process that does not hold the study's lock.
+    """
     url = config.storage_url(study.study_name)
 
     def is_stopped() -> bool:
@@ -221,6 +233,7 @@ def _session(
             say=say,
             started=started,
             patience=patience,
+            worker=worker,
         )
         yield session
 
@@ -260,7 +273,7 @@ def _refuse_existing(url: str, name: str) -> None:
     optuna.delete_study(study_name=name, storage=open_storage(url, create=False))
 
 
-def _util_source(config: StudyConfig, name: str, facts: Mapping[str, Any]) -> str | None:
+def util_source_of(config: StudyConfig, name: str, facts: Mapping[str, Any]) -> str | None:
     """Return what a study's utilisation was first read from, None before its first measurement."""
     if facts.get("util_source") is not None:
         return str(facts["util_source"])
