@@ -1,12 +1,13 @@
 """Closing the trials that a killed process left RUNNING.
 
-Apart from `storage.studies` because only a resume needs it. Optuna's own answer, heartbeats, waits
-for the grace period, fails a trial even if its measurement was saved in time, and never looks at a
-trial that had no heartbeat yet.
+Apart from `storage.studies` because only they need it who find such a trial: a resume, or the
+workers that watch each other (`storage.heartbeat`). Several may close one at the same time.
 """
 
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -40,8 +41,8 @@ _RETRY_OF = "tuner:retry_of"
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that are RUNNING, by number.
 
-    Which of them are dead, the database does not know: all are when the caller holds the lock of a
-    study that has one process. Among several workers leave them to the heartbeats.
+    All of them are dead when the caller holds the lock of a study that has one process; among
+    several workers see `storage.heartbeat`.
     """
     return study.get_trials(states=(TrialState.RUNNING,))
 
@@ -61,10 +62,11 @@ def close_trial(
     the constraint that says whether the config works. Without one (or with one that says crashed or
     interrupted) the trial becomes FAIL and is queued again with the same parameters and user
     attributes. Each step can be cut off by another kill: closing the trial once more takes up where
-    the last attempt ended, and queues nothing twice. A trial that is finished stays as it is.
+    the last attempt ended, and queues nothing twice; so does another process that closes it at the
+    same time. A trial that is finished stays as it is.
 
     Args:
-        study: The study, whose lock the caller holds.
+        study: The study.
         number: The trial's number.
         reason: What happened to its process; stored unless the record has its own reason.
         record: What was saved of its measurement, if anything was.
@@ -90,9 +92,22 @@ def close_trial(
             _tell_record(study, trial, record, value)
         else:
             _fail(study, trial, reason if record is None else record.reason or reason, requeue)
-    except UpdateFinishedTrialError:
-        return storage.get_trial(trial_id).state  # another process closed it in the meantime
+    except (UpdateFinishedTrialError, ValueError) as error:
+        if not is_taken_over(error):
+            raise
+        # Another process closed it in the meantime.
     return storage.get_trial(trial_id).state
+
+
+def is_taken_over(error: Exception) -> bool:
+    """Whether Optuna raised this because our trial was finished by somebody else meanwhile.
+
+    So it is told by a worker that was cut off or stopped for so long that others took it for dead,
+    from each change of the trial and from `Study.optimize`. Its measurement counts nevertheless,
+    once it is saved in the table.
+    """
+    is_refused = isinstance(error, ValueError) and re.match(r"Cannot tell a \w+ trial", str(error))
+    return isinstance(error, UpdateFinishedTrialError) or bool(is_refused)
 
 
 def _tell_record(
@@ -144,12 +159,24 @@ def queue_again(
     attrs = {k: v for k, v in trial.user_attrs.items() if k not in of_measurement}
     attrs |= user_attrs or {}
     is_blank = not params and not attrs
-    is_queued = any(
-        other.system_attrs.get(_RETRY_OF) == trial.number
-        for other in study.get_trials(deepcopy=False)
-    )
-    if is_blank or is_queued:
+    if is_blank or _retries(study, trial.number):
         return
     # As `Study.enqueue_trial`, which cannot mark whose retry it is.
     marks = {"fixed_params": params, _RETRY_OF: trial.number}
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs=marks))
+    # Another process may have queued it between our look and our entry: the later entry goes.
+    for retry in _retries(study, trial.number)[1:]:
+        if retry.state == TrialState.WAITING:
+            _withdraw(study, retry)
+
+
+def _retries(study: optuna.Study, number: int) -> list[FrozenTrial]:
+    """Return the trials that repeat this one, by number."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.system_attrs.get(_RETRY_OF) == number]
+
+
+def _withdraw(study: optuna.Study, queued: FrozenTrial) -> None:
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(queued._trial_id, "reason", "queued twice at once")
+        study._storage.set_trial_state_values(queued._trial_id, TrialState.FAIL)

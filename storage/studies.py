@@ -5,15 +5,14 @@ that outlives a long write lock, a private file, refusal of files and schemas th
 a write lock that keeps two processes from taking the same queued trial out of one SQLite file.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import RDBStorage
 
 from storage.database import (
     connect,
@@ -30,13 +29,8 @@ from storage.facts import FACT_PREFIX, unwrap_fact, wrap_fact
 from storage.patient import PatientStorage
 from storage.schema import prepare, purge, require_known_version
 
-HEARTBEAT_S = 10
-GRACE_S = 20
 
-
-def open_storage(
-    url: str, *, create: bool, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
-) -> PatientStorage:
+def open_storage(url: str, *, create: bool) -> PatientStorage:
     """Open a database for writing studies into it.
 
     Nothing of an existing database is changed before both schemas, Optuna's and ours, are known to
@@ -46,9 +40,6 @@ def open_storage(
     Args:
         url: Its address, see `storage.database.parse_url`.
         create: Whether a missing file and missing tables are made.
-        heartbeat_s: Seconds between a running trial's signs of life.
-        grace_s: Seconds without one after which the next trial's start fails the silent trial and
-            queues it again, once.
 
     Returns:
         Optuna's storage, to be passed to `create_study` and `load_study`, then `close_storage`.
@@ -78,7 +69,7 @@ def open_storage(
                     raise StudyNotFound(
                         f"{hide_password(url)} must hold a study, but holds none; see `tuner list`"
                     )
-                storage = _open_optuna(url, is_new, heartbeat_s, grace_s)
+                storage = _open_optuna(url, is_new)
             _require_known_optuna_schema(storage, url)
             prepare(engine)
     finally:
@@ -191,18 +182,13 @@ def optuna_faults_of(url: str) -> Iterator[None]:
             raise error.__cause__ or error from error
 
 
-def _open_optuna(url: str, is_new: bool, heartbeat_s: int, grace_s: int) -> PatientStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return PatientStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the address
-            engine_kwargs=engine_options(url),
-            skip_compatibility_check=True,
-            heartbeat_interval=heartbeat_s,
-            grace_period=grace_s,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-            skip_table_creation=not is_new,
-        )
+def _open_optuna(url: str, is_new: bool) -> PatientStorage:
+    return PatientStorage(
+        url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the address
+        engine_kwargs=engine_options(url),
+        skip_compatibility_check=True,
+        skip_table_creation=not is_new,
+    )
 
 
 def _require_known_optuna_schema(storage: RDBStorage, url: str) -> None:

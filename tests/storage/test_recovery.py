@@ -8,11 +8,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy as sa
-from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.database import connect, sqlite_url
+from storage.database import sqlite_url
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, close_trial, running_trials
 from storage.studies import create_study, load_study, open_storage
@@ -198,32 +197,3 @@ def test_a_killed_process_loses_nothing_that_it_had_saved(
     assert states == (["COMPLETE"] if is_saved else ["FAIL", "WAITING"])
     if not is_saved:
         assert study.trials[1].system_attrs["fixed_params"] == {"num_envs": 32}
-
-
-def _heartbeats(url: str) -> int:
-    engine = connect(url)
-    with engine.connect() as connection:
-        found = connection.scalar(sa.text("SELECT count(*) FROM trial_heartbeats"))
-    engine.dispose()
-    return int(found or 0)
-
-
-def test_a_silent_trial_of_another_worker_is_retried_once(url: str, opened: Opened) -> None:
-    """Heartbeats, for studies of several machines: nobody holds the lock there."""
-    study = create_study(opened(url, heartbeat_s=1, grace_s=1), "demo")
-    study.enqueue_trial({"num_envs": 32})
-    child = FORK.Process(target=_run_until_killed, args=(url, None))
-    child.start()
-    deadline = time.monotonic() + 60
-    while not (_heartbeats(url) and study.trials[0].params):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.kill()
-    child.join(60)
-    while len(study.trials) == 1:
-        assert time.monotonic() < deadline
-        with pytest.warns(optuna.exceptions.ExperimentalWarning):
-            fail_stale_trials(study)
-        time.sleep(0.2)
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
-    assert study.trials[1].params == {"num_envs": 32}
