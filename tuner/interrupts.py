@@ -9,7 +9,6 @@ process group or control group, and would count twice.
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -66,8 +65,9 @@ class LeadersOrders(Interrupts):
         """Do nothing: the leader hears the same and says what it means."""
 
     def _listen(self) -> None:
-        for _ in iter(sys.stdin.buffer.raw.readline, b""):
-            self._count()
+        with open(0, "rb", buffering=0, closefd=False) as orders:
+            for _ in orders:
+                self._count()
         os._exit(EXIT_INTERRUPTED)
 
 

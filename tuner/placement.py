@@ -62,7 +62,7 @@ class Place:
                     os.environ[name] = value
 
 
-def places(config: StudyConfig) -> list[Place]:
+def places_for(config: StudyConfig) -> list[Place]:
     """Return the place of each worker that a study's settings ask for, the leader's first.
 
     Raises:

@@ -32,8 +32,8 @@ from storage.studies import (
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
 from tuner.config import StopSettings, StudyConfig
-from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.crew import crew_beside
+from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
@@ -46,7 +46,7 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, require_name
-from tuner.placement import places, with_own_share
+from tuner.placement import places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
@@ -70,7 +70,7 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
     require_name(name)
     url = config.storage_url(name)
     parse_url(url)  # a wrong address is refused before the study's folder is made
-    data, spots = data_facts(config), places(config)
+    data, spots = data_facts(config), places_for(config)
     with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
@@ -126,7 +126,7 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
-    data, spots = data_facts(config), places(config)
+    data, spots = data_facts(config), places_for(config)
     refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (
         _hold(config, name),
@@ -162,7 +162,7 @@ def export_profiles(
     """
     started = time.monotonic()
     config, facts = find(name, places)
-    place = places(config)[0]
+    place = places_for(config)[0]
     with _hold(config, name), Interrupts() as interrupts, place.taken():
         logs, source = config.folder(name) / "logs", util_source_of(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)

@@ -7,11 +7,10 @@ whether the one that started the study still lives.
 import time
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from storage.heartbeat import Heartbeat
-from storage.recovery import running_trials
+from storage.recovery import is_taken_over, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.objective import Objective, TrialFailed
 from tuner.score import default_min_gain
@@ -35,7 +34,7 @@ def search(session: Session, heartbeat: Heartbeat) -> str:
             return INTERRUPTED
         if reason is not None:
             return reason
-        run_trial(session.study, objective, heartbeat, session)
+        run_one(session.study, objective, heartbeat, session)
 
 
 def reason_now(session: Session) -> str | None:
@@ -69,7 +68,7 @@ def num_waiting(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
-def run_trial(
+def run_one(
     study: optuna.Study, objective: Objective, heartbeat: Heartbeat, session: Session
 ) -> None:
     """Run one trial and tell Optuna of it, unless another worker has ended it meanwhile.
@@ -83,7 +82,7 @@ def run_trial(
         value, state = _measure(trial, objective)
         study.tell(trial, value, state=state)
     except (Exception, KeyboardInterrupt) as error:
-        if not _is_lost(study, trial, error):
+        if isinstance(error, KeyboardInterrupt) or not is_taken_over(error):
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
         session.say(
@@ -92,13 +91,6 @@ def run_trial(
         )
     finally:
         heartbeat.end()
-
-
-def _is_lost(study: optuna.Study, trial: optuna.Trial, error: BaseException) -> bool:
-    """Whether an error only says that another process has ended the trial."""
-    if not isinstance(error, UpdateFinishedTrialError | ValueError):
-        return False
-    return study._storage.get_trial(trial._trial_id).state.is_finished()
 
 
 def _measure(trial: optuna.Trial, objective: Objective) -> tuple[float | None, TrialState]:

@@ -25,7 +25,7 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts, LeadersOrders, own_slot
 from tuner.lookup import find
-from tuner.placement import Place, places
+from tuner.placement import Place, places_for
 from tuner.references import References
 from tuner.study import load_to_continue, open_session, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
@@ -102,7 +102,7 @@ def _place(flags: Mapping[str, object]) -> Place:
         UsageError: it is to measure in several places at once, or where there is no device.
     """
     wanted = load_config(None, {key: flags.get(key) for key in ("devices", "workers")})
-    found = places(wanted)
+    found = places_for(wanted)
     if len(found) > 1:
         raise UsageError(
             f"a worker must measure on one device, but got {len(found)}; start a `tuner worker` "
