@@ -103,8 +103,14 @@ def gpus(indices: Sequence[int]) -> list[str]:
             f"--devices must be different numbers from 0 to {count - 1}, for the {count} GPUs "
             f"here, but got {asked}; see nvidia-smi -L and {VISIBLE}"
         )
-    shown = os.environ.get(VISIBLE)
-    names = [str(index) for index in range(count)] if shown is None else shown.split(",")
+    return visible_names(indices, os.environ.get(VISIBLE))
+
+
+def visible_names(indices: Sequence[int], shown: str | None) -> list[str]:
+    """Return how `CUDA_VISIBLE_DEVICES` names GPUs, where it is `shown` now (None: unset)."""
+    if shown is None:
+        return [str(index) for index in indices]
+    names = shown.split(",")
     return [names[index].strip() for index in indices]
 
 

@@ -5,6 +5,7 @@ whether the one that started the study still lives.
 """
 
 import time
+from collections.abc import Callable
 
 import optuna
 from optuna.trial import TrialState
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from storage.heartbeat import Heartbeat
 from storage.recovery import is_taken_over, running_trials
 from storage.studies import set_study_fact, study_facts
+from tuner.bench import Say
 from tuner.objective import Objective, TrialFailed
 from tuner.score import default_min_gain
 from tuner.search.sampler import num_untried
@@ -34,7 +36,7 @@ def search(session: Session, heartbeat: Heartbeat) -> str:
             return INTERRUPTED
         if reason is not None:
             return reason
-        run_one(session.study, objective, heartbeat, session)
+        run_one(session.study, objective, heartbeat, session.say)
 
 
 def reason_now(session: Session) -> str | None:
@@ -69,7 +71,10 @@ def num_waiting(study: optuna.Study) -> int:
 
 
 def run_one(
-    study: optuna.Study, objective: Objective, heartbeat: Heartbeat, session: Session
+    study: optuna.Study,
+    objective: Callable[[optuna.Trial], float],
+    heartbeat: Heartbeat,
+    say: Say,
 ) -> None:
     """Run one trial and tell Optuna of it, unless another worker has ended it meanwhile.
 
@@ -85,7 +90,7 @@ def run_one(
         if isinstance(error, KeyboardInterrupt) or not is_taken_over(error):
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        session.say(
+        say(
             f"trial {trial.number} was given to another worker meanwhile: what was measured of it "
             "here is kept"
         )
@@ -93,7 +98,9 @@ def run_one(
         heartbeat.end()
 
 
-def _measure(trial: optuna.Trial, objective: Objective) -> tuple[float | None, TrialState]:
+def _measure(
+    trial: optuna.Trial, objective: Callable[[optuna.Trial], float]
+) -> tuple[float | None, TrialState]:
     """Return what Optuna is to be told of a trial."""
     try:
         return objective(trial), TrialState.COMPLETE
