@@ -12,7 +12,6 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.storages import RDBStorage
 
 from storage.database import (
     connect,
@@ -20,6 +19,7 @@ from storage.database import (
     faults_of,
     hide_password,
     hold_writers_off,
+    is_proxy,
     make_database,
     require_database,
     require_writable,
@@ -27,10 +27,27 @@ from storage.database import (
 from storage.errors import NewerSchema, OlderSchema, StudyExists, StudyNotFound
 from storage.facts import FACT_PREFIX, unwrap_fact, wrap_fact
 from storage.patient import PatientStorage
+from storage.proxy import ProxiedStorage
 from storage.schema import prepare, purge, require_known_version
 
+StudyStorage = PatientStorage | ProxiedStorage
+"""What Optuna's studies are kept in: a database, or a proxy that leads to one."""
 
-def open_storage(url: str, *, create: bool) -> PatientStorage:
+
+def open_storage(url: str, *, create: bool) -> StudyStorage:
+    """Open a database, see `open_database`, or the way to one through Optuna's gRPC proxy.
+
+    Args:
+        url: Its address, see `storage.database.parse_url`.
+        create: Whether a missing file and missing tables are made; a proxy made its own.
+
+    Raises:
+        StorageError: As `open_database`; a proxy is not asked yet.
+    """
+    return ProxiedStorage(url) if is_proxy(url) else open_database(url, create=create)
+
+
+def open_database(url: str, *, create: bool) -> PatientStorage:
     """Open a database for writing studies into it.
 
     Nothing of an existing database is changed before both schemas, Optuna's and ours, are known to
@@ -79,14 +96,17 @@ def open_storage(url: str, *, create: bool) -> PatientStorage:
     return storage
 
 
-def close_storage(storage: RDBStorage) -> None:
-    """Close every connection; a later call would open new ones. No trial may be running."""
+def close_storage(storage: StudyStorage) -> None:
+    """Close every connection; no trial may be running."""
+    if isinstance(storage, ProxiedStorage):
+        storage.close()
+        return
     storage.remove_session()
     storage.engine.dispose()
 
 
 def create_study(
-    storage: RDBStorage,
+    storage: StudyStorage,
     name: str,
     *,
     sampler: optuna.samplers.BaseSampler | None = None,
@@ -114,12 +134,13 @@ def create_study(
                 f"the study must be new, but got {name!r}, which exists; "
                 f"continue it with `tuner resume {name}` or choose another name"
             ) from error
-        purge(storage.engine, name)
+        if isinstance(storage, PatientStorage):
+            purge(storage.engine, name)
     return study
 
 
 def load_study(
-    storage: RDBStorage,
+    storage: StudyStorage,
     name: str,
     *,
     sampler: optuna.samplers.BaseSampler | None = None,
@@ -191,7 +212,7 @@ def _open_optuna(url: str, is_new: bool) -> PatientStorage:
     )
 
 
-def _require_known_optuna_schema(storage: RDBStorage, url: str) -> None:
+def _require_known_optuna_schema(storage: PatientStorage, url: str) -> None:
     found, known = storage.get_current_version(), storage.get_head_version()
     if found == known:
         return

@@ -20,8 +20,9 @@ from storage.database import parse_url, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.patience import Patience
-from storage.patient import PatientStorage, patient
+from storage.patient import patient
 from storage.studies import (
+    StudyStorage,
     create_study,
     load_study,
     open_storage,
@@ -188,7 +189,7 @@ def export_profiles(
 
 
 def load_to_continue(
-    database: PatientStorage, config: StudyConfig, name: str, *, slot: int = 0
+    database: StudyStorage, config: StudyConfig, name: str, *, slot: int = 0
 ) -> optuna.Study:
     """Load a study to run more trials of; a worker of another `slot` proposes others."""
     study = load_study(database, name)
@@ -201,7 +202,7 @@ def load_to_continue(
 @contextmanager
 def open_session(
     config: StudyConfig,
-    database: PatientStorage,
+    database: StudyStorage,
     study: optuna.Study,
     bench: Bench,
     *,
