@@ -61,8 +61,10 @@ def _cut_off(session: Session, trial: FrozenTrial) -> TrialRecord | None:
     record = TrialRecord(
         trial=trial.number, replicate=0, status=Interrupted.status, reason=CUT_OFF, **params
     )
-    session.telemetry.save(session.study.study_name, record)
-    return record
+    name = session.study.study_name
+    if session.telemetry.add(name, record):
+        return record
+    return _best_record(session, trial.number)  # it has arrived after all
 
 
 def _best_record(session: Session, trial: int) -> TrialRecord | None:

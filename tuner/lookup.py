@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage import overview
+from storage.database import is_proxy
 from tuner.address import of_study
 from tuner.config import (
     DATA_FILES,
@@ -30,7 +31,7 @@ NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
     """Return the config of a study, with flags on top, and the facts stored with it.
 
-    Reads SQL only: no Optuna, no device, no lock.
+    Reads SQL only, but behind a proxy: no Optuna, no device, no lock.
 
     Raises:
         StudyNotFound: there is no such study, or it was killed before it began.
@@ -45,7 +46,7 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     in_file = read_settings(written) if written.exists() else {}
     storage = of_study(places.storage, in_file, places.folder(name))
     places = places.model_copy(update={"storage": storage})
-    facts = overview.study_facts(places.storage_url(name), name)
+    facts = facts_of(places.storage_url(name), name)
     if "config" not in facts:
         raise UsageError(
             f"the study {name!r} must have begun, but was stopped before; start it again with "
@@ -59,6 +60,24 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
         {**facts["config"], **{k: None if v is None else str(v) for k, v in moved.items()}}, flags
     )
     return config, facts
+
+
+def facts_of(url: str, name: str) -> dict[str, Any]:
+    """Return the facts of a study, read by SQL, or by Optuna behind its gRPC proxy.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        StorageUnavailable: the database does not answer.
+    """
+    if not is_proxy(url):
+        return overview.study_facts(url, name)
+    from storage.studies import close_storage, load_study, open_storage, study_facts  # Optuna
+
+    storage = open_storage(url, create=False)
+    try:
+        return study_facts(load_study(storage, name))
+    finally:
+        close_storage(storage)
 
 
 def require_name(name: str) -> None:

@@ -62,6 +62,7 @@ def run(session: Session, crew: Crew) -> Ending:
         set_study_fact(session.study, "ended", None)  # a kill from now on leaves it unfinished
     close_search(session, None)
     session.save_leftovers()
+    session.adopt()
     close_stale_trials(session)
     session.rewrite_csv()
     try:
@@ -74,6 +75,7 @@ def run(session: Session, crew: Crew) -> Ending:
         ending = Ending("nothing fits in memory", refusal=str(error), exit_code=error.exit_code)
         set_study_fact(session.study, "ended", asdict(ending))
         return ending
+    session.adopt()
     session.add_rows()
     if reason == INTERRUPTED:
         return Ending(reason, exit_code=5)
@@ -98,7 +100,7 @@ def calibrate(session: Session) -> None:
         references, measurements = measure_baseline(session, chance, budget_env_steps(session))
         session.references = references
         # A calibration that was killed while it was saved may have left more rows than this one.
-        session.telemetry.discard(name, 0)
+        session.table.discard(name, 0)
         for measurement in measurements:
             session.keep(measurement)
         session.rewrite_csv()

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 
 from storage import csv_file
+from storage.attributes import AttributeTelemetry, adopt
 from storage.errors import StorageError
 from storage.journal import Entry, Journal, save_leftovers
 from storage.patience import Patience
@@ -47,7 +48,7 @@ class Session:
 
     config: StudyConfig
     study: optuna.Study
-    telemetry: Telemetry
+    telemetry: Telemetry | AttributeTelemetry
     bench: Bench
     say: Say
     started: float
@@ -92,6 +93,19 @@ class Session:
     def records(self) -> list[TrialRecord]:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
+
+    @property
+    def table(self) -> Telemetry:
+        """The table itself, which a worker behind a proxy does not reach."""
+        if not isinstance(self.telemetry, Telemetry):
+            raise ValueError("a leader must reach the database, but got a proxy")
+        return self.telemetry
+
+    def adopt(self) -> None:
+        """Copy into the table what workers behind a proxy have measured, where it is reached."""
+        if isinstance(self.telemetry, Telemetry):
+            for record in adopt(self.study, self.telemetry):
+                self.say(f"trial {record.trial}: measured behind a proxy, now in the table")
 
     def order(
         self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool

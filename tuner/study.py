@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from storage import overview
 from storage.atomic import atomic_write_text
-from storage.database import parse_url, sqlite_path
+from storage.attributes import AttributeTelemetry
+from storage.database import is_proxy, parse_url, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.patience import Patience
@@ -172,6 +173,7 @@ def export_profiles(
         with open_session(config, database, study, bench, say=say, started=started) as session:
             session.references = _stored_references(facts, name)
             session.save_leftovers()
+            session.adopt()
             session.use_measured_baseline()
             notes: list[str] = []
             if unconfirmed(session):
@@ -224,7 +226,7 @@ def open_session(
     with (
         optuna_faults_of(url),
         patient(database, patience),
-        Telemetry(url, patience=patience) as telemetry,
+        measurements_of(study, url, patience) as telemetry,
     ):
         session = Session(
             config=config,
@@ -237,6 +239,13 @@ def open_session(
             worker=worker,
         )
         yield session
+
+
+def measurements_of(
+    study: optuna.Study, url: str, patience: Patience
+) -> Telemetry | AttributeTelemetry:
+    """Return where measurements are kept: our table, or their trials where SQL is out of reach."""
+    return AttributeTelemetry(study) if is_proxy(url) else Telemetry(url, patience=patience)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ def reason_now(session: Session) -> str | None:
     if session.references is None:
         raise ValueError("a study must be calibrated before it is searched")
     config, study = session.config, session.study
+    session.adopt()
     if not session.is_leader and (closing := study_facts(study).get(CLOSING)) is not None:
         return str(closing)
     min_gain = config.min_gain
