@@ -59,6 +59,12 @@ _TYPER_INTERRUPTED = 130
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of all studies.")]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed", help="On other hardware measure a group of its own, with own profiles."
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(help="Database URL [default: as started; else TUNER_STORAGE, SQLite in NAME]."),
@@ -139,12 +145,12 @@ def start(
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
 @settings_as_flags
-def resume(name: Name, **settings: object) -> None:
+def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
     from tuner.lookup import find
     from tuner.study import resume as resume_study
 
-    ending = resume_study(name, settings, say=say)
+    ending = resume_study(name, settings, allow_mixed=allow_mixed, say=say)
     _end(name, find(name, settings)[0], ending)
 
 
@@ -155,6 +161,7 @@ def worker(
     wait: Annotated[
         str, typer.Option(metavar="TIME", help="Longest wait for a study's calibration.")
     ] = "10m",
+    allow_mixed: AllowMixed = False,
     **settings: object,
 ) -> None:
     """Join a study from this machine: run its trials until there is a reason to stop."""
@@ -166,7 +173,7 @@ def worker(
         wait_s = float(str(seconds(wait)))
     except ValueError as error:
         raise UsageError(f"--wait {error}, but got {wait!r}") from None
-    reason = work(name, settings, wait_s=wait_s, say=say)
+    reason = work(name, settings, wait_s=wait_s, allow_mixed=allow_mixed, say=say)
     say(f"worker of {name} ended: {reason}")
     raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
 

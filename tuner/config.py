@@ -107,6 +107,9 @@ class MarketSettings(_Part):
     )
 
 
+GROUP_MARK = "@"
+"""Between a study's name and that of a group of other hardware, which is a study of its own."""
+
 DATA_FILES = ("data", "finer_data")
 """Settings that are files: their content belongs to the workload, where they lie does not."""
 
@@ -181,8 +184,14 @@ class PlaceSettings(_Part):
     cache_dir: Path | None = Field(None, description="of compiled programs [runs/.cache/xla]")
 
     def folder(self, name: str) -> Path:
-        """Return the folder of a study."""
-        return self.runs_dir / name
+        """Return the folder of a study; that of a group is inside its study's."""
+        study, _, group = name.partition(GROUP_MARK)
+        return self.runs_dir / study / "groups" / group if group else self.runs_dir / name
+
+    def profiles_folder(self, name: str) -> Path:
+        """Return where the profiles of a study, or of a group of it, are written."""
+        study, _, group = name.partition(GROUP_MARK)
+        return self.runs_dir / study / "profiles" / group
 
     def storage_url(self, name: str) -> str:
         """Return the address of the database that holds a study."""
@@ -190,7 +199,7 @@ class PlaceSettings(_Part):
             return self.storage
         from storage.database import sqlite_url  # SQLAlchemy: not for `tuner --help`
 
-        return sqlite_url(self.folder(name) / "study.db")
+        return sqlite_url(self.folder(name.partition(GROUP_MARK)[0]) / "study.db")
 
     def compilation_cache(self) -> Path:
         """Return the folder of compiled programs, shared by all studies of a runs folder."""

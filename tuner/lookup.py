@@ -12,6 +12,7 @@ from storage.database import is_proxy
 from tuner.address import of_study
 from tuner.config import (
     DATA_FILES,
+    GROUP_MARK,
     MarketSettings,
     SpaceSettings,
     StudyConfig,
@@ -38,7 +39,7 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
         Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
         UsageError: a flag is wrong, or the storage's password is nowhere to be found.
     """
-    require_name(name)
+    require_name(name, may_be_group=True)
     places = StudyConfig(
         **{k: v for k, v in flags.items() if k in ("runs_dir", "storage") and v is not None}
     )
@@ -80,17 +81,27 @@ def facts_of(url: str, name: str) -> dict[str, Any]:
         close_storage(storage)
 
 
-def require_name(name: str) -> None:
-    """Refuse a name that cannot be a folder's.
+def require_name(name: str, *, may_be_group: bool = False) -> None:
+    """Refuse a name that cannot be a folder's; that of a group is two names with a mark between.
 
     Raises:
         UsageError: it has other characters than letters, digits, '-', '_' and '.'.
     """
-    allowed = all(c.isalnum() or c in "-_." for c in name)
-    if not name or not allowed or name.startswith(".") or len(name) > 100:
+    parts = name.split(GROUP_MARK, 1) if may_be_group else [name]
+    if not all(map(_is_folder_name, parts)):
         raise UsageError(
             f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
         )
+
+
+def groups_of(url: str, name: str) -> list[str]:
+    """Return the names of a study's groups of other hardware, which are studies themselves."""
+    return [other for other in overview.study_names(url) if other.startswith(name + GROUP_MARK)]
+
+
+def _is_folder_name(name: str) -> bool:
+    allowed = all(c.isalnum() or c in "-_." for c in name)
+    return bool(name) and allowed and not name.startswith(".") and len(name) <= 100
 
 
 def _refuse_other_settings(

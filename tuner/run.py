@@ -23,7 +23,7 @@ from tuner.closing import close_stale_trials, heartbeat_of
 from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import dashboard_attrs, fill_in_score
+from tuner.objective import HARDWARE_ATTR, dashboard_attrs, fill_in_score
 from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.references import References
 from tuner.search.sampler import config_of, distributions
@@ -120,6 +120,7 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
     space = session.config.space()
     params = {name: getattr(record, name) for name in distributions(space)}
     inside = config_of(params) in space.config_set()
+    group = {} if session.group is None else {HARDWARE_ATTR: session.group}
     value = record.final_score
     session.study.add_trial(
         create_trial(
@@ -127,7 +128,7 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
             value=fill_in_score(session, record) if value is None else value,
             params=params if inside else {},
             distributions=distributions(space) if inside else {},
-            user_attrs=dashboard_attrs(record),
+            user_attrs=dashboard_attrs(record) | group,
             system_attrs={f"constraints:{CONSTRAINT}": 0.0},
         )
     )
@@ -169,7 +170,7 @@ def finish(session: Session, reason: str) -> Ending:
         notes = confirm(session)
         if session.bench.interrupts.count:
             return Ending(reason, notes=tuple(notes), exit_code=5)
-        paths = export(session, session.folder / "profiles", reservations=notes)
+        paths = export(session, session.config.profiles_folder(name), reservations=notes)
     except ExportRefused as error:
         return Ending(reason, refusal=str(error), exit_code=error.exit_code)
     return Ending(reason, profiles=tuple(str(path) for path in paths), notes=tuple(notes))

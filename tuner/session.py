@@ -22,7 +22,7 @@ from storage.studies import study_facts
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order, Say
-from tuner.config import StudyConfig
+from tuner.config import GROUP_MARK, StudyConfig
 from tuner.contamination import Repeats
 from tuner.measurement import Measurement
 from tuner.outcome import Interrupted, Outcome
@@ -93,6 +93,11 @@ class Session:
     def records(self) -> list[TrialRecord]:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
+
+    @property
+    def group(self) -> str | None:
+        """The name of the hardware's group, None in a study that is no group."""
+        return self.study.study_name.partition(GROUP_MARK)[2] or None
 
     @property
     def table(self) -> Telemetry:

@@ -33,13 +33,15 @@ from storage.studies import (
 )
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
-from tuner.config import StopSettings, StudyConfig
+from tuner.config import GROUP_MARK, StopSettings, StudyConfig
 from tuner.crew import crew_beside
 from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
+    OtherHardware,
     device_kind,
+    group_name,
     hardware_facts,
     learn_peaks,
     open_bench,
@@ -47,7 +49,7 @@ from tuner.hardware import (
     refuse_other_hardware,
 )
 from tuner.interrupts import Interrupts
-from tuner.lookup import find, require_name
+from tuner.lookup import find, groups_of, require_name
 from tuner.placement import places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
@@ -68,8 +70,13 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
-    started = time.monotonic()
     require_name(name)
+    return begin(config, name, say=say)
+
+
+def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
+    """Create a study, or the group of one for other hardware, and run it to its end."""
+    started = time.monotonic()
     url = config.storage_url(name)
     parse_url(url)  # a wrong address is refused before the study's folder is made
     data, spots = data_facts(config), places_for(config)
@@ -109,7 +116,9 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
                 raise
 
 
-def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
+def resume(
+    name: str, flags: Mapping[str, object], *, allow_mixed: bool = False, say: Say
+) -> Ending:
     """Go on with a study where it stands.
 
     A study that has ended by itself stays as it is unless a flag says when to stop instead.
@@ -117,12 +126,38 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     Args:
         name: of the study.
         flags: settings given anew; those of workload and space must be the study's own.
+        allow_mixed: whether other hardware goes on with its own group instead, see `group_here`.
         say: tells the user a line.
 
     Raises:
         Refused: another space, workload or hardware than the study's.
         StudyNotFound: there is no such study.
     """
+    try:
+        return _resume(name, flags, say=say)
+    except OtherHardware as error:
+        if not allow_mixed or GROUP_MARK in name:
+            raise
+        config, group, exists = group_here(name, flags, error.here)
+    say(f"this is other hardware than that of {name}: measured apart, as {group}")
+    return _resume(group, flags, say=say) if exists else begin(config, group, say=say)
+
+
+def group_here(
+    name: str, flags: Mapping[str, object], here: Mapping[str, Any]
+) -> tuple[StudyConfig, str, bool]:
+    """Return the settings and the name of a study's group for this hardware, and if it exists.
+
+    A group is a study of its own in the same database, of the same workload, code and space, with
+    its own baseline, references and profiles: measurements of two devices cannot be compared.
+    """
+    config, _ = find(name, flags)
+    group = f"{name}{GROUP_MARK}{group_name(here)}"
+    exists = group in groups_of(config.storage_url(name), name)
+    return config.model_copy(update={"workers": 1, "devices": None}), group, exists
+
+
+def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags)
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
@@ -143,9 +178,9 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         ) as bench,
     ):
         probed = probe_device(bench)
-        refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
         here = fingerprint(config, probed["versions"], data)
         refuse_other_code(facts.get("fingerprint"), here, name)
+        refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
         learn_peaks(bench, config, probed)
         database = open_storage(config.storage_url(name), create=False)
         study = load_to_continue(database, config, name)
@@ -185,9 +220,7 @@ def export_profiles(
                     notes = confirm(session)
             if interrupts.count:
                 raise KeyboardInterrupt
-            return export(
-                session, directory or config.folder(name) / "profiles", reservations=notes
-            )
+            return export(session, directory or config.profiles_folder(name), reservations=notes)
 
 
 def load_to_continue(

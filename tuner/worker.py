@@ -8,15 +8,18 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from storage.errors import StudyExists
 from storage.studies import open_storage
 from tuner.bench import Say
 from tuner.closing import heartbeat_of
-from tuner.config import StudyConfig, load_config
+from tuner.config import GROUP_MARK, StudyConfig, load_config
 from tuner.errors import TunerError, UsageError
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
+    OtherHardware,
     hardware_facts,
     learn_peaks,
     open_bench,
@@ -27,7 +30,7 @@ from tuner.interrupts import Interrupts, LeadersOrders, own_slot
 from tuner.lookup import find
 from tuner.placement import Place, places_for
 from tuner.references import References
-from tuner.study import load_to_continue, open_session, util_source_of
+from tuner.study import begin, group_here, load_to_continue, open_session, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
 from tuner.workload import data_facts, refuse_other_data, require_named_code
 
@@ -35,13 +38,21 @@ POLL_S = 2.0
 """Time between two looks at a study that is being calibrated."""
 
 
-def work(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) -> str:
+def work(
+    name: str,
+    flags: Mapping[str, object],
+    *,
+    wait_s: float,
+    allow_mixed: bool = False,
+    say: Say,
+) -> str:
     """Join a study and run its trials until there is a reason to stop; return it.
 
     Args:
         name: of the study.
         flags: settings given to this worker; those of workload and space must be the study's own.
         wait_s: how long a study may still be calibrated.
+        allow_mixed: whether other hardware begins or joins its own group, see `study.group_here`.
         say: tells the user a line.
 
     Raises:
@@ -49,6 +60,24 @@ def work(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) -> 
         StudyNotFound: there is no such study.
         TunerError: it was not calibrated in time.
     """
+    try:
+        return _join(name, flags, wait_s=wait_s, say=say)
+    except OtherHardware as error:
+        if not allow_mixed or GROUP_MARK in name:
+            raise
+        config, group, exists = group_here(name, _joining(flags), error.here)
+    say(f"this is other hardware than that of {name}: measured apart, as {group}")
+    if not exists:
+        with _place(flags).taken(), suppress(StudyExists):  # begun by another at this moment
+            ending = begin(config, group, say=say)
+            if ending.refusal is not None:
+                say(f"{group}: {ending.refusal}")
+            return ending.reason
+    return _join(group, flags, wait_s=wait_s, say=say)
+
+
+def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) -> str:
+    """Join a study, or a group of one, whose hardware this must be."""
     started, slot, place = time.monotonic(), own_slot(), _place(flags)
     with Interrupts() if slot is None else LeadersOrders() as interrupts:
         found = _once_calibrated(name, _joining(flags), interrupts, wait_s=wait_s, say=say)
@@ -73,9 +102,9 @@ def work(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) -> 
             ) as bench,
         ):
             probed = probe_device(bench)
-            refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
             here = fingerprint(config, probed["versions"], data)
             refuse_other_code(facts.get("fingerprint"), here, name)
+            refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
             learn_peaks(bench, config, probed)
             database = open_storage(config.storage_url(name), create=False)
             study = load_to_continue(database, config, name, slot=slot or os.getpid())
