@@ -3,14 +3,23 @@
 import os
 import re
 import signal
+from typing import Any
 
 import psutil
 import pytest
 
+from storage.database import sqlite_url
+from storage.studies import (
+    close_storage,
+    load_study,
+    open_storage,
+    set_study_fact,
+    study_facts,
+)
+from storage.telemetry import Telemetry
 from tests.tuner.studies import BASELINE, SPACE, WORKLOAD, Studies, states, wait_for_line
 from tuner.devices.cpu import own_cores
-
-pytestmark = pytest.mark.skipif(len(own_cores()) < 2, reason="two workers must have two cores")
+from tuner.lookup import groups_of
 
 
 def _worker(leader: int) -> psutil.Process:
@@ -22,6 +31,7 @@ def _worker(leader: int) -> psutil.Process:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(len(own_cores()) < 2, reason="two workers must have two cores")
 def test_a_study_outlives_a_worker_that_is_killed_in_a_trial(studies: Studies) -> None:
     arguments = studies.start_arguments("t", *SPACE, *WORKLOAD, *BASELINE, "--workers", "2")
     with studies.begin(*arguments) as process:
@@ -51,3 +61,72 @@ def test_a_study_outlives_a_worker_that_is_killed_in_a_trial(studies: Studies) -
         (r.trial, r.replicate) for r in studies.records("t")
     }
     assert studies.facts("t")["hardware"]["cores"] == len(cores[0])
+
+
+def _elsewhere(studies: Studies, *flags: str) -> tuple[str, ...]:
+    """Return the arguments of a worker that has none of the leader's files but the database."""
+    url = sqlite_url(studies.folder / "runs/small/study.db")
+    return ("worker", "small", "--storage", url, "--runs-dir", "elsewhere", *flags)
+
+
+def _pretend(studies: Studies, **facts: Any) -> None:
+    """Change facts of the study, as if it had been started elsewhere."""
+    storage = open_storage(studies.url("small"), create=False)
+    study = load_study(storage, "small")
+    for name, changes in facts.items():
+        set_study_fact(study, name, {**study_facts(study)[name], **changes})
+    close_storage(storage)
+
+
+def test_a_worker_goes_on_with_a_study_whose_leader_is_gone(small: Studies) -> None:
+    ended = small.run(*_elsewhere(small, "--trials", "2"))
+    assert ended.code == 0, ended.err
+    assert "worker of small ended: --trials 2 reached" in ended.err
+    assert states(small.trials("small")) == ["COMPLETE", "COMPLETE"]
+    assert small.record("small", 1).status == "success"
+    assert (small.folder / "elsewhere/small/logs/trial-0001.log").exists()
+    assert not (small.folder / "elsewhere/small/trials.csv").exists()
+    assert len(small.rows("small")) == 3  # the leader's file gets the row at the next resume
+
+
+def test_other_hardware_is_refused_with_the_field_that_differs(small: Studies) -> None:
+    _pretend(small, hardware={"name": "Another CPU"})
+    ended = small.run(*_elsewhere(small))
+    assert ended.code == 4
+    assert "must stay on its hardware, whose name is 'Another CPU'" in ended.err
+    assert "--allow-mixed" in ended.err
+
+
+@pytest.mark.long
+def test_other_hardware_measures_a_group_with_its_own_baseline_and_profiles(
+    small: Studies,
+) -> None:
+    _pretend(small, hardware={"name": "Another CPU"})
+    before = small.records("small")
+    ended = small.run("worker", "small", "--allow-mixed", "--trials", "9")
+    assert ended.code == 0, ended.err
+    (group,) = groups_of(small.url("small"), "small")
+    assert f"measured apart, as {group}" in ended.err
+    with Telemetry(small.url("small")) as telemetry:
+        own = telemetry.records(group)
+        assert telemetry.records("small") == before
+    assert [(r.trial, r.replicate) for r in own[:3]] == [(0, 0), (0, 1), (0, 2)]
+    storage = open_storage(small.url("small"), create=False)
+    trials = load_study(storage, group).get_trials()
+    close_storage(storage)
+    assert {t.user_attrs["hardware"] for t in trials} == {group.partition("@")[2]}
+    profiles = small.folder / "runs/small/profiles" / group.partition("@")[2]
+    assert sorted(p.name for p in profiles.glob("*.yaml")) == [
+        "balanced.yaml",
+        "max_gpu.yaml",
+        "max_quality.yaml",
+    ]
+    assert group in small.run("status", "small").out
+    assert group in small.run("list").out
+
+
+def test_other_code_is_refused_even_where_hardware_may_differ(small: Studies) -> None:
+    _pretend(small, fingerprint={"jax": "0.1"}, hardware={"name": "Another CPU"})
+    ended = small.run(*_elsewhere(small, "--allow-mixed"))
+    assert ended.code == 4
+    assert "must keep its version of jax, which is 0.1, but got" in ended.err
