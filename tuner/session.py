@@ -57,7 +57,7 @@ class Session:
     patience: Patience | None = None
     worker: str = LEADER
     journal: Journal = field(init=False)
-    _in_csv: set[tuple[int, int]] | None = field(default=None, init=False)
+    _in_csv: dict[tuple[int, int], str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder)
@@ -240,23 +240,26 @@ class Session:
         except StorageError as error:
             self.say(f"{CSV_NAME} is behind the table: {error}")
         else:
-            self._in_csv = {(r.trial, r.replicate) for r in records}
+            self._in_csv = {(r.trial, r.replicate): r.status for r in records}
 
     def add_rows(self) -> None:
         """Add to trials.csv what has come into the table since, of other workers too.
 
-        The table is what counts; where a row is missing the file is made anew from it.
+        The table is what counts; where a row is missing, or was replaced, the file is made anew.
         """
         if not self.is_leader:
             return
-        if self._in_csv is None:
+        records, known = self.records(), self._in_csv
+        if known is None or any(
+            known.get((r.trial, r.replicate), r.status) != r.status for r in records
+        ):
             self.rewrite_csv()
             return
         try:
-            for record in self.records():
-                if (key := (record.trial, record.replicate)) not in self._in_csv:
+            for record in records:
+                if (key := (record.trial, record.replicate)) not in known:
                     csv_file.append(self.folder / CSV_NAME, record)
-                    self._in_csv.add(key)
+                    known[key] = record.status
         except StorageError as error:
             self._in_csv = None
             self.say(f"{CSV_NAME} lacks a row: {error}")

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from storage import overview
 from storage.atomic import atomic_write_text
 from storage.attributes import AttributeTelemetry
-from storage.database import is_proxy, parse_url, sqlite_path
+from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.patience import Patience
@@ -78,7 +78,7 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
     """Create a study, or the group of one for other hardware, and run it to its end."""
     started = time.monotonic()
     url = config.storage_url(name)
-    parse_url(url)  # a wrong address is refused before the study's folder is made
+    require_database_itself(url)  # a wrong address is refused before the study's folder is made
     data, spots = data_facts(config), places_for(config)
     with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
@@ -160,6 +160,7 @@ def group_here(
 def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags)
+    require_database_itself(config.storage_url(name))
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
@@ -272,6 +273,20 @@ def open_session(
             worker=worker,
         )
         yield session
+
+
+def require_database_itself(url: str) -> None:
+    """Require an address that leads to our tables: who leads a study measures and writes there.
+
+    Raises:
+        UsageError: it is that of a proxy.
+        InvalidStorageUrl: it is no address of a database.
+    """
+    if is_proxy(url):
+        raise UsageError(
+            f"--storage must be the database itself to start or resume a study, but got the proxy "
+            f"{hide_password(url)}; use `tuner worker` behind a proxy"
+        )
 
 
 def measurements_of(
