@@ -36,6 +36,7 @@ RECORD_ATTR = "record"
 """The attribute that holds the whole record as JSON."""
 
 _RETRY_OF = "tuner:retry_of"
+_NUM_RETRIES = "tuner:num_retries"
 
 
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -55,6 +56,7 @@ def close_trial(
     record: TrialRecord | None = None,
     value: float | None = None,
     requeue: bool = True,
+    max_retries: int | None = None,
 ) -> TrialState:
     """End a trial whose process is gone, as its record says.
 
@@ -73,6 +75,7 @@ def close_trial(
         value: What Optuna is told in place of `record.final_score`; with it a finished record that
             is not a success becomes COMPLETE too (see DESIGN on the GP sampler).
         requeue: Whether an unfinished trial is queued again.
+        max_retries: How often, see `queue_again`.
 
     Returns:
         The state in which the trial now is.
@@ -91,7 +94,10 @@ def close_trial(
         if record is not None and is_finished:
             _tell_record(study, trial, record, value)
         else:
-            _fail(study, trial, reason if record is None else record.reason or reason, requeue)
+            if requeue:
+                # Before its end: a kill between the two leaves a trial that is closed again.
+                queue_again(study, number, max_retries=max_retries)
+            _fail(study, trial, reason if record is None else record.reason or reason)
     except (UpdateFinishedTrialError, ValueError) as error:
         if not is_taken_over(error):
             raise
@@ -106,6 +112,8 @@ def is_taken_over(error: Exception) -> bool:
     from each change of the trial and from `Study.optimize`. Its measurement counts nevertheless,
     once it is saved in the table.
     """
+    if isinstance(error, AssertionError) and isinstance(error.__context__, Exception):
+        error = error.__context__  # `Study.optimize` expects that only it ends a trial
     is_refused = isinstance(error, ValueError) and re.match(r"Cannot tell a \w+ trial", str(error))
     return isinstance(error, UpdateFinishedTrialError) or bool(is_refused)
 
@@ -132,25 +140,30 @@ def _tell_record(
     study.tell(trial.number, value, state=state)
 
 
-def _fail(study: optuna.Study, trial: FrozenTrial, reason: str, requeue: bool) -> None:
+def _fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
     storage = study._storage
-    # The queue first: a kill between the two then leaves a RUNNING trial, which is closed again.
-    if requeue:
-        queue_again(study, trial.number)
     storage.set_trial_user_attr(trial._trial_id, "status", "interrupted")
     storage.set_trial_user_attr(trial._trial_id, "reason", reason)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
 def queue_again(
-    study: optuna.Study, number: int, *, user_attrs: Mapping[str, Any] | None = None
+    study: optuna.Study,
+    number: int,
+    *,
+    user_attrs: Mapping[str, Any] | None = None,
+    max_retries: int | None = None,
 ) -> None:
     """Queue a trial's parameters once more; a second call for the same trial does nothing.
+
+    Two processes may call it at once: whose entry is the later one takes it back.
 
     Args:
         study: The study.
         number: The trial that did not finish.
         user_attrs: Added to the attributes that the trial was queued with, if it was.
+        max_retries: Nothing is done for a trial that is this many repeats after the first already:
+            a config that takes its worker down would go on for ever. `None` for no bound.
     """
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     trial = study._storage.get_trial(trial_id)
@@ -159,12 +172,14 @@ def queue_again(
     attrs = {k: v for k, v in trial.user_attrs.items() if k not in of_measurement}
     attrs |= user_attrs or {}
     is_blank = not params and not attrs
-    if is_blank or _retries(study, trial.number):
+    retries = trial.system_attrs.get(_NUM_RETRIES, 0)
+    is_enough = max_retries is not None and retries >= max_retries
+    if is_blank or is_enough or _retries(study, trial.number):
         return
     # As `Study.enqueue_trial`, which cannot mark whose retry it is.
-    marks = {"fixed_params": params, _RETRY_OF: trial.number}
+    marks = {"fixed_params": params, _RETRY_OF: trial.number, _NUM_RETRIES: retries + 1}
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs=marks))
-    # Another process may have queued it between our look and our entry: the later entry goes.
+    # Another may have queued it between our look and our entry: no lock reaches through a proxy.
     for retry in _retries(study, trial.number)[1:]:
         if retry.state == TrialState.WAITING:
             _withdraw(study, retry)

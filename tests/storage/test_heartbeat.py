@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage import beats
+from storage import beats, overview
 from storage.beats import BEAT_ATTR, LONG_SILENCE_S, new_beat
 from storage.database import sqlite_url
 from storage.heartbeat import Heartbeat, _Silence, dead_trials, is_dead_here, last_beat_age_s
@@ -39,11 +39,11 @@ def _trial(beat: object = None, number: int = 3) -> FrozenTrial:
     return trial
 
 
-def _work(url: str, host: str | None, ends: Connection) -> None:
+def _work(url: str, host: str | None, name: str, ends: Connection) -> None:
     """Start a trial and wait for the word to tell it; `host` is another machine's."""
     if host is not None:
         beats.machine = lambda: host  # type: ignore[assignment]
-    study = load_study(open_storage(url, create=False), "demo")
+    study = load_study(open_storage(url, create=False), name)
     with Heartbeat(study, worker="b", on_dead=lambda trial: None, interval_s=INTERVAL_S) as heart:
         trial = study.ask()
         trial.suggest_categorical("num_envs", (8, 16, 32))
@@ -59,10 +59,12 @@ def _work(url: str, host: str | None, ends: Connection) -> None:
 
 
 @contextmanager
-def worker(url: str, host: str | None = None) -> Iterator[tuple[int, Connection]]:
+def worker(
+    url: str, host: str | None = None, name: str = "demo"
+) -> Iterator[tuple[int, Connection]]:
     """A worker in a process of its own that has begun to measure trial 0, and the way to it."""
     ours, theirs = Pipe()
-    process = FORK.Process(target=_work, args=(url, host, theirs))
+    process = FORK.Process(target=_work, args=(url, host, name, theirs))
     process.start()
     assert process.pid is not None
     try:
@@ -222,18 +224,19 @@ def test_a_process_of_this_machine_is_known_to_be_gone(is_reaped: bool) -> None:
     assert not is_dead_here(_trial())
 
 
-def test_one_look_finds_those_that_have_been_silent_for_long(local: optuna.Study) -> None:
+def test_one_look_finds_those_that_have_been_silent_for_long(study: optuna.Study, url: str) -> None:
     now = datetime.now(UTC)
     for silent_s in (0, LONG_SILENCE_S - 10, LONG_SILENCE_S + 10):
         utc = (now - timedelta(seconds=silent_s)).isoformat(timespec="seconds")
         beat = {**new_beat("b", 1), "machine": "elsewhere", "utc": utc}
-        local.add_trial(create_trial(state=TrialState.RUNNING, system_attrs={BEAT_ATTR: beat}))
-    local.add_trial(create_trial(state=TrialState.RUNNING))
+        study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs={BEAT_ATTR: beat}))
+    study.add_trial(create_trial(state=TrialState.RUNNING))
     old = create_trial(state=TrialState.RUNNING)
     old.datetime_start = datetime.now() - timedelta(seconds=LONG_SILENCE_S + 10)
-    local.add_trial(old)
-    assert [trial.number for trial in dead_trials(local)] == [2, 4]
-    age_s = last_beat_age_s(local.trials[2], now)
+    study.add_trial(old)
+    assert [trial.number for trial in dead_trials(study)] == [3, 5]
+    assert overview.dead_trials(url, "demo") == [3, 5]
+    age_s = last_beat_age_s(study.trials[3], now)
     assert age_s is not None
     assert age_s == pytest.approx(LONG_SILENCE_S + 10, abs=2)
-    assert last_beat_age_s(local.trials[3], now) is None
+    assert last_beat_age_s(study.trials[4], now) is None

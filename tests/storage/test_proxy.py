@@ -5,8 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import optuna
 import pytest
@@ -17,7 +16,7 @@ from storage.database import connect, hide_password, parse_url, sqlite_url
 from storage.errors import InvalidStorageUrl, ProxyUnavailable, StorageUnavailable
 from storage.heartbeat import Heartbeat
 from storage.patience import Patience
-from storage.patient import patient
+from storage.patient import PatientStorage, patient
 from storage.proxy import ProxiedStorage
 from storage.recovery import close_trial, queue_again
 from storage.studies import (
@@ -35,19 +34,18 @@ from tests.storage.test_heartbeat import INTERVAL_S, SLOW_S, worker
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[str]:
-    """The address of an SQLite file with a study."""
-    url = sqlite_url(tmp_path / "study.db")
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatientStorage]:
+    url = sqlite_url(tmp_path_factory.mktemp("proxied") / "study.db")
     storage = open_database(url, create=True)
-    create_study(storage, "demo")
-    yield url
+    yield storage
     close_storage(storage)
 
 
-@pytest.fixture
-def server(database: str) -> Iterator[Proxy]:
-    running = Proxy(database)
+@pytest.fixture(scope="module")
+def server(database: PatientStorage) -> Iterator[Proxy]:
+    """One for all tests, each with a study of its own: it takes seconds to start."""
+    running = Proxy(database.url)
     running.start()
     yield running
     running.stop()
@@ -62,8 +60,15 @@ def storage(server: Proxy) -> Iterator[ProxiedStorage]:
 
 
 @pytest.fixture
-def study(storage: ProxiedStorage) -> optuna.Study:
-    return load_study(storage, "demo")
+def direct(database: PatientStorage, request: pytest.FixtureRequest) -> optuna.Study:
+    """The test's study in its database."""
+    return create_study(database, request.node.name)
+
+
+@pytest.fixture
+def study(storage: ProxiedStorage, direct: optuna.Study) -> optuna.Study:
+    """The test's study through the proxy."""
+    return load_study(storage, direct.study_name)
 
 
 def _waiting(storage: ProxiedStorage, said: list[str] | None = None) -> Patience:
@@ -86,10 +91,11 @@ def test_without_grpcio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         open_storage("grpc://127.0.0.1:13000", create=False)
 
 
-def test_a_proxy_that_is_restarted_is_waited_for(server: Proxy, storage: ProxiedStorage) -> None:
-    """At every call of a trial; nothing is done twice."""
+def test_a_proxy_that_is_restarted_is_waited_for(
+    server: Proxy, storage: ProxiedStorage, study: optuna.Study
+) -> None:
+    """When a queued trial is taken, and in a trial, which the new proxy does not know."""
     said: list[str] = []
-    study = load_study(storage, "demo")
     set_study_fact(study, "device", "cpu")
     study.enqueue_trial({"num_envs": 8})
 
@@ -102,10 +108,8 @@ def test_a_proxy_that_is_restarted_is_waited_for(server: Proxy, storage: Proxied
         first = study.ask()
         restart()
         first.suggest_categorical("num_envs", (8, 16))
-        restart()
         first.set_user_attr("sps", 1.0)
         study.tell(first, 0.5)
-        restart()
         second = study.ask()
         study.tell(second, state=TrialState.FAIL)
         assert study_facts(study) == {"device": "cpu"}
@@ -149,31 +153,29 @@ def test_a_call_whose_answer_was_lost_is_not_made_twice(
 
 
 def test_a_proxy_that_falls_silent_counts_as_away(
-    server: Proxy, storage: ProxiedStorage, monkeypatch: pytest.MonkeyPatch
+    server: Proxy, direct: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxy, "CALL_TIMEOUT_S", 1)
+    monkeypatch.setattr(proxy, "CALL_TIMEOUT_S", 3)
     impatient = ProxiedStorage(server.url)
-    study = load_study(impatient, "demo")
+    study = load_study(impatient, direct.study_name)
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     with pytest.raises(StorageUnavailable, match=r"grpc://.* must answer, but got deadline_exceed"):
         study.get_trials()
     with patient(impatient, _waiting(impatient)):
-        threading.Timer(1.5, os.kill, (server.process.pid, signal.SIGCONT)).start()
+        threading.Timer(4, os.kill, (server.process.pid, signal.SIGCONT)).start()
         assert study.get_trials() == []
     close_storage(impatient)
 
 
-def test_workers_behind_a_proxy_watch_each_other(
-    server: Proxy, study: optuna.Study, database: str
-) -> None:
+def test_workers_behind_a_proxy_watch_each_other(server: Proxy, study: optuna.Study) -> None:
     study.enqueue_trial({"num_envs": 32})
 
     def close(trial: FrozenTrial) -> None:
         close_trial(study, trial.number, reason="its worker is dead")
 
     with (
-        worker(server.url, "elsewhere") as (pid, _),
+        worker(server.url, "elsewhere", study.study_name) as (pid, _),
         Heartbeat(study, worker="a", on_dead=close, interval_s=INTERVAL_S),
     ):
         time.sleep(3 * INTERVAL_S)
@@ -187,21 +189,18 @@ def test_workers_behind_a_proxy_watch_each_other(
 
 
 def test_two_that_queue_a_trial_at_once_queue_it_once(
-    study: optuna.Study, database: str, monkeypatch: pytest.MonkeyPatch
+    study: optuna.Study, direct: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No lock reaches through a proxy: whose entry is the later one takes it back."""
     study.enqueue_trial({"num_envs": 8})
     study.ask()
-    direct = open_storage(database, create=False)
-    other: Callable[[], None] = lambda: queue_again(load_study(direct, "demo"), 0)  # noqa: E731
     add = optuna.Study.add_trial
 
     def add_after_another(self: optuna.Study, trial: FrozenTrial) -> None:
         monkeypatch.setattr(optuna.Study, "add_trial", add)
-        other()
+        queue_again(direct, 0)
         add(self, trial)
 
     monkeypatch.setattr(optuna.Study, "add_trial", add_after_another)
     queue_again(study, 0)
-    close_storage(direct)
     assert [t.state.name for t in study.trials] == ["RUNNING", "WAITING", "FAIL"]
