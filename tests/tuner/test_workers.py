@@ -20,6 +20,7 @@ from storage.telemetry import Telemetry
 from tests.tuner.studies import BASELINE, SPACE, WORKLOAD, Studies, states, wait_for_line
 from tuner.devices.cpu import own_cores
 from tuner.lookup import groups_of
+from tuner.trials import CLOSING
 
 
 def _worker(leader: int) -> psutil.Process:
@@ -69,16 +70,19 @@ def _elsewhere(studies: Studies, *flags: str) -> tuple[str, ...]:
     return ("worker", "small", "--storage", url, "--runs-dir", "elsewhere", *flags)
 
 
-def _pretend(studies: Studies, **facts: Any) -> None:
-    """Change facts of the study, as if it had been started elsewhere."""
+def _reopen(studies: Studies, **facts: Any) -> None:
+    """Let the study's search be unfinished; change facts, as if it had been started elsewhere."""
     storage = open_storage(studies.url("small"), create=False)
     study = load_study(storage, "small")
+    for name in ("ended", CLOSING):
+        set_study_fact(study, name, None)
     for name, changes in facts.items():
         set_study_fact(study, name, {**study_facts(study)[name], **changes})
     close_storage(storage)
 
 
 def test_a_worker_goes_on_with_a_study_whose_leader_is_gone(small: Studies) -> None:
+    _reopen(small)
     ended = small.run(*_elsewhere(small, "--trials", "2"))
     assert ended.code == 0, ended.err
     assert "worker of small ended: --trials 2 reached" in ended.err
@@ -90,7 +94,7 @@ def test_a_worker_goes_on_with_a_study_whose_leader_is_gone(small: Studies) -> N
 
 
 def test_other_hardware_is_refused_with_the_field_that_differs(small: Studies) -> None:
-    _pretend(small, hardware={"name": "Another CPU"})
+    _reopen(small, hardware={"name": "Another CPU"})
     ended = small.run(*_elsewhere(small))
     assert ended.code == 4
     assert "must stay on its hardware, whose name is 'Another CPU'" in ended.err
@@ -101,7 +105,7 @@ def test_other_hardware_is_refused_with_the_field_that_differs(small: Studies) -
 def test_other_hardware_measures_a_group_with_its_own_baseline_and_profiles(
     small: Studies,
 ) -> None:
-    _pretend(small, hardware={"name": "Another CPU"})
+    _reopen(small, hardware={"name": "Another CPU"})
     before = small.records("small")
     ended = small.run("worker", "small", "--allow-mixed", "--trials", "9")
     assert ended.code == 0, ended.err
@@ -126,7 +130,7 @@ def test_other_hardware_measures_a_group_with_its_own_baseline_and_profiles(
 
 
 def test_other_code_is_refused_even_where_hardware_may_differ(small: Studies) -> None:
-    _pretend(small, fingerprint={"jax": "0.1"}, hardware={"name": "Another CPU"})
+    _reopen(small, fingerprint={"jax": "0.1"}, hardware={"name": "Another CPU"})
     ended = small.run(*_elsewhere(small, "--allow-mixed"))
     assert ended.code == 4
     assert "must keep its version of jax, which is 0.1, but got" in ended.err
