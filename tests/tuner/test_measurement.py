@@ -327,8 +327,8 @@ def test_a_quiet_machine_contaminates_nothing() -> None:
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
-        ({"steal_percent": 12.4}, "steal of 12 % of the host"),
-        ({"other_cpu_percent": 35.0}, "load of other processes of 35 % of the host"),
+        ({"steal_percent": 12.4}, "steal of 12 % of its cores"),
+        ({"other_cpu_percent": 35.0}, "load of other processes of 35 % of its cores"),
         ({"other_device_percent": 8.0}, "another process computed on 8 % of the device"),
         # Software thermal slowdown, with an idle bit that is no fault.
         ({"throttle_reasons": 0x21}, "slowed itself down (reasons 0x21)"),
