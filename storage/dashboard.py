@@ -7,15 +7,17 @@ for a long study, and Optuna writes each in a transaction of its own. Here all g
 import io
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+
+from storage.database import connect, faults_of, hold_writers_off
+from storage.errors import StudyNotFound
 
 Attributes = dict[str, Any]
 
@@ -79,19 +81,11 @@ def file(trial_id: int, name: str) -> Attributes:
     return {_ARTIFACT + identity: json.dumps(listed | {"encoding": None})}
 
 
-def trial_ids(storage: RDBStorage, study_id: int) -> dict[int, int]:
-    """Return Optuna's ids of a study's trials, by number."""
-    table = models.TrialModel.__table__
-    query = sa.select(table.c.number, table.c.trial_id).where(table.c.study_id == study_id)
-    with storage.engine.connect() as connection:
-        return {row[0]: row[1] for row in connection.execute(query)}
-
-
 def show(
-    storage: RDBStorage,
-    study_id: int,
-    of_study: Iterable[Attributes],
-    of_trials: Mapping[int, Attributes],
+    url: str,
+    name: str,
+    of_study: Callable[[Mapping[int, int]], Iterable[Attributes]],
+    of_trials: Callable[[Mapping[int, int]], Mapping[int, Attributes]],
 ) -> int:
     """Set what the dashboard shows of a study, in one transaction; return how many rows changed.
 
@@ -99,24 +93,59 @@ def show(
     dashboard stays theirs.
 
     Args:
-        storage: Optuna's, open.
-        study_id: Optuna's id of the study.
-        of_study: what `metric_name`, `plot` and `note` returned.
-        of_trials: what `file` returned, by Optuna's id of the trial.
+        url: the database's address.
+        name: of the study.
+        of_study: returns what `metric_name`, `plot` and `note` return; it is given Optuna's ids of
+            the trials by their numbers.
+        of_trials: returns what `file` returns, by Optuna's id of the trial.
+
+    Raises:
+        StorageError: there is no such study, or its database cannot be written.
     """
-    with storage.engine.begin() as connection:
-        query = sa.select(_STUDY.c.key, _STUDY.c.value_json).where(_STUDY.c.study_id == study_id)
-        stored: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
-        wanted, series = _wanted(of_study, stored)
-        stale = [k for k in stored if k not in wanted and k.rpartition(":")[0] in series]
-        changed = _write(connection, _STUDY, _STUDY.c.study_id, study_id, wanted, stored, stale)
-        for trial_id, attributes in of_trials.items():
-            values = {key: json.dumps(value) for key, value in attributes.items()}
-            query = sa.select(_TRIAL.c.key, _TRIAL.c.value_json).where(
-                _TRIAL.c.trial_id == trial_id
-            )
-            known: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
-            changed += _write(connection, _TRIAL, _TRIAL.c.trial_id, trial_id, values, known, [])
+    engine = connect(url)
+    try:
+        with faults_of(url), engine.connect() as connection:
+            study_id = _study_id(connection, name)
+            ids = _trial_ids(connection, study_id)
+        groups, files = list(of_study(ids)), of_trials(ids)
+        sa.event.listen(engine, "begin", hold_writers_off)
+        with faults_of(url), engine.begin() as connection:
+            return _show(connection, study_id, groups, files)
+    finally:
+        engine.dispose()
+
+
+def _study_id(connection: sa.Connection, name: str) -> int:
+    table = models.StudyModel.__table__
+    found = connection.scalar(sa.select(table.c.study_id).where(table.c.study_name == name))
+    if found is None:
+        raise StudyNotFound(f"the study must exist, but got {name!r}; see `tuner list`")
+    return int(found)
+
+
+def _trial_ids(connection: sa.Connection, study_id: int) -> dict[int, int]:
+    """Return Optuna's ids of a study's trials, by number."""
+    table = models.TrialModel.__table__
+    query = sa.select(table.c.number, table.c.trial_id).where(table.c.study_id == study_id)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _show(
+    connection: sa.Connection,
+    study_id: int,
+    groups: Iterable[Attributes],
+    files: Mapping[int, Attributes],
+) -> int:
+    query = sa.select(_STUDY.c.key, _STUDY.c.value_json).where(_STUDY.c.study_id == study_id)
+    stored: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
+    wanted, series = _wanted(groups, stored)
+    stale = [k for k in stored if k not in wanted and k.rpartition(":")[0] in series]
+    changed = _write(connection, _STUDY, _STUDY.c.study_id, study_id, wanted, stored, stale)
+    for trial_id, attributes in files.items():
+        values = {key: json.dumps(value) for key, value in attributes.items()}
+        query = sa.select(_TRIAL.c.key, _TRIAL.c.value_json).where(_TRIAL.c.trial_id == trial_id)
+        known = {row[0]: row[1] for row in connection.execute(query)}
+        changed += _write(connection, _TRIAL, _TRIAL.c.trial_id, trial_id, values, known, [])
     return changed
 
 

@@ -12,8 +12,9 @@ from tuner.lookup import find
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
+
+    from storage.studies import StudyStorage
 
 OUR_HOSTS = ("127.0.0.1", "localhost")
 
@@ -75,7 +76,7 @@ def serve(
     say("stopped")
 
 
-def _mark_infeasible(storage: "RDBStorage") -> None:
+def _mark_infeasible(storage: "StudyStorage") -> None:
     """Have a storage's trials carry the list of constraints that the dashboard looks at.
 
     It knows no named constraints. The list is added on the way to it and never stored: a sampler

@@ -10,7 +10,6 @@ from pathlib import Path
 from storage import dashboard
 from storage.errors import StorageError
 from storage.records import TrialRecord
-from storage.studies import close_storage, open_storage
 from storage.telemetry import Telemetry
 from tuner.errors import TunerError
 from tuner.report.figures import Plot
@@ -63,26 +62,27 @@ def show_in_dashboard(name: str, places: Mapping[str, object]) -> Path:
     folder = study.config.folder(name) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     url = study.config.storage_url(name)
-    database = open_storage(url, create=False)
-    try:
-        study_id = database.get_study_id_from_name(name)
-        ids = dashboard.trial_ids(database, study_id)
+    own = [record for record in study.records if record.replicate == 0]
+
+    def of_study(ids: Mapping[int, int]) -> list[dashboard.Attributes]:
         explanations, refusal = explain(study)
-        own = [r for r in study.records if r.replicate == 0 and r.trial in ids]
-        with Telemetry(url, create=False) as telemetry:
-            files = {
-                ids[record.trial]: _files(telemetry, name, record, folder, ids[record.trial])
-                for record in own
-            }
-        shown = [
+        plots = study_plots(study, chosen_configs(explanations))
+        return [
             dashboard.metric_name(METRIC),
             dashboard.note(_study_note(study, explanations, refusal)),
-            *(dashboard.note(_trial_note(study, r), ids[r.trial]) for r in own),
-            *map(_plot, study_plots(study, chosen_configs(explanations))),
+            *(dashboard.note(_trial_note(study, r), ids[r.trial]) for r in own if r.trial in ids),
+            *filter(None, map(_plot, plots)),
         ]
-        dashboard.show(database, study_id, filter(None, shown), files)
-    finally:
-        close_storage(database)
+
+    def of_trials(ids: Mapping[int, int]) -> dict[int, dashboard.Attributes]:
+        with Telemetry(url, create=False) as telemetry:
+            return {
+                ids[r.trial]: _files(telemetry, name, r, folder, ids[r.trial])
+                for r in own
+                if r.trial in ids
+            }
+
+    dashboard.show(url, name, of_study, of_trials)
     return folder
 
 

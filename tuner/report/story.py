@@ -80,6 +80,13 @@ def reservations(study: StudyReading) -> list[str]:
     lines += sorted(set(filter(None, map(idle_warning, measured))))[:1]
     if study.references is not None and study.references.quality_reason is not None:
         lines.append(f"quality was not judged: {study.references.quality_reason}")
+    if study.config.workers > 1:
+        lines.append(
+            f"{study.config.workers} workers measured at once on one CPU: sharing caches and "
+            "memory bandwidth, configs ran slower in the search than alone; the baseline and the "
+            "profiles' second measurements had the others idle"
+        )
+    lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
     lines.append(how_it_ended(study))
     return lines
 

@@ -65,7 +65,7 @@ def _configs(study: StudyReading, width: int) -> Table:
 
 
 def _print_profiles(study: StudyReading, console: Console) -> None:
-    folder = study.config.folder(study.name) / "profiles"
+    folder = study.config.profiles_folder(study.name)
     for name in PROFILE_NAMES:
         path = folder / f"{name}.yaml"
         if not path.exists():

@@ -96,7 +96,7 @@ def chosen_configs(explanations: Sequence[Explanation]) -> dict[str, HardwareCon
 
 def _as_written(study: StudyReading, choice: Choice) -> tuple[Profile, str]:
     """Return a profile's file where it says the same config, else what it would say."""
-    path = study.config.folder(study.name) / "profiles" / f"{choice.name}.yaml"
+    path = study.config.profiles_folder(study.name) / f"{choice.name}.yaml"
     written = read(path) if path.exists() else None
     numbers = tuple(choice.summary.config.as_dict().values())
     if written and tuple(getattr(written, key) for key in HARDWARE_NUMBERS) == numbers:
