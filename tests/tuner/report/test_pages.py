@@ -9,6 +9,7 @@ import pytest
 from tests.browser import DESKTOP, PHONE, Browser, open_browser
 from tests.conftest import Finished
 from tests.tuner.report.test_dashboard import serving
+from tests.tuner.studies import config_of
 
 pytestmark = pytest.mark.timeout(600)
 NUM_PLOTS = 11
@@ -51,7 +52,7 @@ def test_the_report_of_a_finished_study_is_readable_everywhere(
         "s.dispatchEvent(new Event('change'));"
     )
     told = browser.run("return document.getElementById('trial-story').textContent")
-    assert told.startswith("32x16 mb2 ep2 ran at")
+    assert told.startswith(f"{config_of(finished.studies.record('done', 0))} ran at")
     assert browser.complaints() == []
 
 
