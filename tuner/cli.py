@@ -222,12 +222,26 @@ def show(
         _print_json(document) if as_json else details.print_trial(document)
 
 
-@app.command(epilog="Example: tuner report demo")
-def report(name: Name, runs_dir: RunsDir = Path("runs"), storage: Storage = None) -> None:
-    """Print the study's tables: configs, profiles, and where the time went."""
+@app.command(epilog="Example: tuner report demo --html demo.html")
+def report(
+    name: Name,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with plots that opens offline."),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+) -> None:
+    """Print the study's tables: configs, profiles, and where the time went; or a page of plots."""
+    places = {"runs_dir": str(runs_dir), "storage": storage}
+    if html is not None:
+        from tuner.report.html import write_html
+
+        print(write_html(name, places, html))
+        return
     from tuner.report.summary import print_report
 
-    print_report(name, {"runs_dir": str(runs_dir), "storage": storage})
+    print_report(name, places)
 
 
 @app.command(epilog="Example: tuner export demo -o profiles")
@@ -384,10 +398,13 @@ def _storage_exit_code(error: Exception) -> int:
 
 def _end(name: str, config: StudyConfig, ending: Any) -> None:
     """Print the summary of a study and leave with its exit code."""
+    from tuner.report.publish import publish
     from tuner.report.summary import print_report
 
     if ending.exit_code != EXIT_INTERRUPTED:
-        print_report(name, {"runs_dir": str(config.runs_dir), "storage": config.storage})
+        places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
+        print_report(name, places)
+        publish(name, places, say)
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
     if ending.exit_code == EXIT_INTERRUPTED:
