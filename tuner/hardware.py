@@ -96,17 +96,21 @@ def refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any], wh
     Raises:
         Refused: the first fact that differs is named.
     """
+    key = differing_fact(stored, here)
+    if key is not None:
+        raise Refused(
+            f"{what} must stay on its hardware, whose {key} is {stored.get(key)!r}, but got "
+            f"{here[key]!r}; start another study here"
+        )
+
+
+def differing_fact(stored: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Return the first fact by which two pieces of hardware differ, None if they are alike."""
     for key in IDENTITY:
         if stored.get(key) != here[key]:
-            raise _other(what, key, stored.get(key), here[key])
+            return key
     sizes = stored.get("memory_gb"), here["memory_gb"]
     # A host's limit may move a little; cards of one name differ by gigabytes.
     if here["kind"] == "gpu" and None not in sizes and abs(sizes[0] - sizes[1]) > 1:
-        raise _other(what, "memory_gb", *sizes)
-
-
-def _other(what: str, key: str, stored: object, here: object) -> Refused:
-    return Refused(
-        f"{what} must stay on its hardware, whose {key} is {stored!r}, but got {here!r}; start "
-        "another study here"
-    )
+        return "memory_gb"
+    return None

@@ -6,6 +6,7 @@ killed and everything is saved. Three times: this process ends at once; its chil
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,14 +15,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Counts requests to stop while it is entered; a third one ends the process."""
+    """Counts requests to stop while it is entered; a third one ends the process.
 
-    def __init__(self) -> None:
+    Signals reach the main thread alone: entered in another, it counts none.
+    """
+
+    def __init__(
+        self,
+        first: str = "the running trial ends after its block",
+        second: str = "the running trial is killed",
+    ) -> None:
+        """Say what the first and the second request do, in words for the user."""
         self.count = 0
+        self._words = (first, second)
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -37,6 +48,5 @@ class Interrupts:
         self.count += 1
         if self.count >= 3:
             os._exit(EXIT_INTERRUPTED)
-        what = ("the running trial ends after its block", "the running trial is killed")
-        line = f"\ninterrupted: {what[self.count - 1]}\n"
+        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
         os.write(2, line.encode())

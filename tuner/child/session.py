@@ -19,6 +19,7 @@ from envs import registry
 from envs.errors import EnvError
 from tuner.child import calibrate, preflight, trial
 from tuner.protocol import (
+    CheckpointedRequest,
     FitRequest,
     PeaksRequest,
     PreflightRequest,
@@ -66,7 +67,7 @@ class Session:
                 traceback.print_exc()
                 self._fail("error", error)
                 return
-            if isinstance(request, TrainRequest):
+            if isinstance(request, TrainRequest | CheckpointedRequest):
                 sys.stdout.flush()
                 os._exit(0)  # the interpreter's own end would cost half a second for nothing
 
@@ -76,6 +77,10 @@ class Session:
         match request:
             case TrainRequest():
                 trial.train(request, self.emit, self._stop)
+            case CheckpointedRequest():
+                from tuner.child import training  # orbax takes seconds that no trial should wait
+
+                training.train(request, self.emit, self._stop)
             case ProbeRequest():
                 calibrate.probe(self.emit)
             case PeaksRequest():
