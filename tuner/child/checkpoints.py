@@ -7,6 +7,7 @@ mapping from path to array, such as `params/policy/0/kernel`, which can be read 
     orbax.checkpoint.CheckpointManager(folder).restore(step)
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ class Checkpoints:
             folder: of the checkpoints and nothing else.
             keep: how many of the newest stay.
         """
+        for half in folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(half)
         self._manager = ocp.CheckpointManager(
             folder.resolve(),
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
-                cleanup_tmp_directories=True,
                 # A fault must be known before training goes on, and memory must not be copied.
                 enable_async_checkpointing=False,
             ),
@@ -88,9 +91,7 @@ class Checkpoints:
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
             for path, leaf in jax.eval_shape(_flat, shapes).items()
         }
-        stored = self._manager.item_metadata(update)
-        if stored is not None:
-            _require_same(wanted, stored)
+        _require_same(wanted, self._manager.item_metadata(update))
         return _unflat(self._manager.restore(update, args=ocp.args.StandardRestore(wanted)), shapes)
 
 
@@ -106,6 +107,7 @@ def _flat(carry: Any) -> dict[str, jax.Array]:
 
 def _unflat(arrays: Mapping[str, jax.Array], shapes: Any) -> Any:
     """Return the carry that `_flat` took apart."""
+    impls = _key_impls(shapes)
 
     def leaf(path: Any, like: Any) -> Any:
         if not like.size:
@@ -113,9 +115,22 @@ def _unflat(arrays: Mapping[str, jax.Array], shapes: Any) -> Any:
         array = arrays[_name(path)]
         if not _is_key(like):
             return array
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(array, impl=impls[_name(path)])
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def _key_impls(shapes: Any) -> dict[str, Any]:
+    """Return how the keys in a tree are made, by path: jax tells it of arrays, not of shapes."""
+    impls: dict[str, Any] = {}
+
+    def look(tree: Any) -> None:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if _is_key(leaf):
+                impls[_name(path)] = jax.random.key_impl(leaf)
+
+    jax.eval_shape(look, shapes)
+    return impls
 
 
 def _name(path: Any) -> str:
@@ -126,13 +141,13 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _require_same(wanted: Mapping[str, Any], stored: Any) -> None:
+def _require_same(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Require the shapes and types of a checkpoint to be the carry's.
 
     Raises:
         ValueError: one differs, or is in one of them only.
     """
-    held = {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in dict(stored).items()}
+    held = {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in stored.items()}
     needed = {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in wanted.items()}
     for path in sorted(held.keys() | needed.keys()):
         if held.get(path) != needed.get(path):
