@@ -17,11 +17,12 @@ from filelock import FileLock, Timeout
 from storage.atomic import atomic_write_text
 from storage.errors import StorageUnavailable
 from tuner.bench import Bench, Say
+from tuner.classification import classify
 from tuner.devices.detect import open_device
 from tuner.errors import NothingFeasible, Refused, TunerError, UsageError
 from tuner.hardware import differing_fact, hardware_facts
 from tuner.interrupts import Interrupts
-from tuner.isolation import GRACE_S, Child, Launcher, classify
+from tuner.isolation import GRACE_S, Child, Launcher
 from tuner.outcome import Outcome, OutOfMemory
 from tuner.protocol import STOP, CheckpointedRequest, Event
 from tuner.training_files import LOCK_FILE, LOGS_FOLDER, RESULT_FILE
