@@ -18,13 +18,15 @@ and ends after one `train` or `checkpointed`. Its events for `train`, in this or
     error       an exception ended the trial: its type and text
     rejected    the request itself is at fault (unknown environment parameter, …)
 
-A `checkpointed` request has no `warm` and no `measured`, and these besides:
+A `checkpointed` request is answered by `started`, `refused`, `done`, `error`, `rejected`, and by
 
+    fitted      compiled, for these numbers: seconds, predicted memory
     stepped     the config does not fit in memory: how many environments are tried next
     restored    a checkpoint was read: its update, and those that could not be
+    trained     a block ended: update and env-steps so far, seconds, reduced training metrics
     saved       a checkpoint is on the disk: its update
-    diverged    (instead of `done`) a loss is not finite: the update of the last checkpoint
-    disk        (instead of `done`) a file could not be written: why, the last checkpoint
+    diverged    (instead of `done`) a loss is not finite
+    disk        (instead of `done`) a file could not be written: why
 """
 
 import json
@@ -198,10 +200,17 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "traced": ("traced", "seconds"),
     "random": ("returns",),
     "fits": ("hardware", "limit_bytes", "tried"),
+    "fitted": ("hardware", "compile_s", "predicted_bytes", "limit_bytes"),
+    "stepped": ("num_envs", "predicted_bytes", "limit_bytes"),
+    "restored": ("update", "unread"),
+    "trained": ("update", "env_steps", "block_env_steps", "seconds", "metrics"),
+    "saved": ("update",),
+    "diverged": ("names", "env_steps"),
+    "disk": ("text",),
 }  # fmt: skip
 """Every event, and what it must say for the parent to use it."""
 
-LAST = ("done", "refused", "error", "rejected")
+LAST = ("done", "refused", "error", "rejected", "diverged", "disk")
 """Events after which nothing more is to come of a trial."""
 
 

@@ -242,7 +242,7 @@ class _Watched:
                 say(f"going on after update {self.saved:,}")
             case "saved":
                 self.saved = data["update"]
-            case "block":
+            case "trained":
                 self.on_block(self._status(event))
 
     def _status(self, block: Event) -> Status:

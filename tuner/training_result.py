@@ -92,8 +92,8 @@ def judge(
         is_other_device: whether the profile was measured on another one.
     """
     by_name = {event.name: event.data for event in events}
-    done, compiled, started = by_name["done"], by_name["compiled"], by_name["started"]
-    blocks = [event.data for event in events if event.name == "block"]
+    done, compiled, started = by_name["done"], by_name["fitted"], by_name["started"]
+    blocks = [event.data for event in events if event.name == "trained"]
     throughput = measure_throughput([(b["block_env_steps"], b["seconds"]) for b in blocks])
     lines = read_metrics(folder / FILE_NAME)
     profile, last = plan.profile, lines[-1]
@@ -105,7 +105,7 @@ def judge(
         env_steps=last["env_steps"],
         updates=last["update"],
         resumed_after_update=by_name.get("restored", {}).get("update"),
-        compile_s=sum(event.data["compile_s"] for event in events if event.name == "compiled"),
+        compile_s=sum(event.data["compile_s"] for event in events if event.name == "fitted"),
         train_s=sum(block["seconds"] for block in blocks),
         sps=None if throughput is None else throughput.sps,
         expected_sps=profile.expected_sps,

@@ -46,14 +46,12 @@ def train(request: CheckpointedRequest, emit: Emit, stop: threading.Event) -> No
     updates = math.ceil(request.total_steps / config.batch_size)
     per_block = request.updates_per_block or _updates_per_block(request, config, updates)
     folder = Path(request.folder)
-    training: _Training | None = None
     try:
         facts = request.facts | {"hardware": config.as_dict(), "updates_per_block": per_block}
         atomic_write_text(folder / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
-        training = _Training(request, built, program, config, emit)
-        training.run(updates, per_block, stop)
+        _Training(request, built, program, config, emit).run(updates, per_block, stop)
     except (CheckpointFault, OSError) as error:
-        emit("disk", text=str(error), saved=training.saved if training is not None else None)
+        emit("disk", text=str(error))
 
 
 def _fit(
@@ -74,10 +72,9 @@ def _fit(
         program = compile_training(built, counter, device.platform)
         predicted = program.predicted_bytes
         emit(
-            "compiled",
+            "fitted",
             hardware=request.hardware,
             compile_s=program.lower_s + program.compile_s,
-            cached=program.cached,
             predicted_bytes=predicted,
             limit_bytes=limit,
         )
@@ -127,7 +124,7 @@ class _Training:
             length = min(per_block - self._update % per_block, updates - self._update)
             lost = self._block(length)
             if lost:
-                self._emit("diverged", names=lost, saved=self.saved, env_steps=self._env_steps)
+                self._emit("diverged", names=lost, env_steps=self._env_steps)
                 return
             if time.monotonic() - saved_at >= self._every_s:
                 self._save()
@@ -170,7 +167,7 @@ class _Training:
         }
         self._log.add({**own, **ran.metrics, **own})  # a trainer may have such names, too
         self._emit(
-            "block",
+            "trained",
             update=self._update,
             env_steps=self._env_steps,
             block_env_steps=env_steps,
