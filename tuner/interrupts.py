@@ -26,13 +26,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Counts requests to stop while it is entered; a third one ends the process."""
+    """Counts requests to stop while it is entered; a third one ends the process.
 
-    def __init__(self) -> None:
+    Signals reach the main thread alone: entered in another, it counts none.
+    """
+
+    def __init__(
+        self,
+        first: str = "the running trial ends after its block",
+        second: str = "the running trial is killed",
+    ) -> None:
+        """Say what the first and the second request do, in words for the user."""
         self.count = 0
+        self._words = (first, second)
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals reach the main thread alone
         self._previous = {
             number: signal.signal(number, self._note)
             for number in _SIGNALS
@@ -51,8 +62,7 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._count()
-        what = ("the running trial ends after its block", "the running trial is killed")
-        line = f"\ninterrupted: {what[self.count - 1]}\n"
+        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
         with contextlib.suppress(OSError):  # the terminal may be what has gone
             os.write(2, line.encode())
 

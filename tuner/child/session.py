@@ -11,6 +11,7 @@ from envs.errors import EnvError
 from tuner.child import calibrate, preflight, trial
 from tuner.child.channel import Channel
 from tuner.protocol import (
+    CheckpointedRequest,
     FitRequest,
     PeaksRequest,
     PreflightRequest,
@@ -49,7 +50,7 @@ class Session:
                 traceback.print_exc()
                 channel.fail("error", error)
                 return
-            if isinstance(request, TrainRequest):
+            if isinstance(request, TrainRequest | CheckpointedRequest):
                 sys.stdout.flush()
                 os._exit(0)  # the interpreter's own end would cost half a second for nothing
 
@@ -60,6 +61,10 @@ class Session:
         match request:
             case TrainRequest():
                 trial.train(request, emit, self._channel.stop)
+            case CheckpointedRequest():
+                from tuner.child import training  # orbax takes seconds that no trial should wait
+
+                training.train(request, emit, self._channel.stop)
             case ProbeRequest():
                 calibrate.probe(emit)
             case PeaksRequest():
