@@ -96,7 +96,7 @@ def test_every_setting_is_a_flag_of_start_and_resume(command: str) -> None:
         [TUNER, command, "--help"], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     ).stdout
     flags = set(re.findall(r"^  (?:-c, )?(--[a-z-]+)", help_text, re.MULTILINE))
-    own = {"--help", "--config"} if command == "start" else {"--help"}
+    own = {"--help", "--config" if command == "start" else "--allow-mixed"}
     assert flags == {flag(name) for name in SETTINGS} | own
     assert flag("env_params") == "--env-param"
     assert flag("num_envs") == "--num-envs"
