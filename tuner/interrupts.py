@@ -11,13 +11,16 @@ from typing import Any
 
 EXIT_INTERRUPTED = 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OF_A_STUDY = ("the running trial ends after its block", "the running trial is killed")
 
 
 class Interrupts:
     """Counts requests to stop while it is entered; a third one ends the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: tuple[str, str] = OF_A_STUDY) -> None:
+        """Say `words[0]` at the first request and `words[1]` at the second."""
         self.count = 0
+        self._words = words
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -37,6 +40,5 @@ class Interrupts:
         self.count += 1
         if self.count >= 3:
             os._exit(EXIT_INTERRUPTED)
-        what = ("the running trial ends after its block", "the running trial is killed")
-        line = f"\ninterrupted: {what[self.count - 1]}\n"
+        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
         os.write(2, line.encode())

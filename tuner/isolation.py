@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,27 @@ class Child:
     itself when this process does, because its stdin then closes.
     """
 
-    def __init__(self, log_path: Path, *, preload: str | None) -> None:
-        """Start the process; it imports jax and, if given, what the environment `preload` needs."""
+    def __init__(
+        self,
+        log_path: Path,
+        *,
+        preload: str | None,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the process; it imports jax and, if given, what the environment `preload` needs.
+
+        Args:
+            log_path: takes its stdout and stderr.
+            preload: name of an environment.
+            python: the interpreter, of this environment or of another that has this package.
+            variables: of its environment, on top of this process's.
+        """
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path = log_path
         self._events_fd, write_fd = os.pipe()
         os.set_blocking(self._events_fd, False)
-        command = [sys.executable, "-P", "-m", "tuner.child"]
+        command = [python, "-P", "-m", "tuner.child"]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -79,7 +93,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_fd,),
                 start_new_session=True,
-                env=without_secrets(os.environ),
+                env={**without_secrets(os.environ), **(variables or {})},
             )
         os.close(write_fd)
         self._selector = selectors.DefaultSelector()

@@ -17,14 +17,16 @@ import jax
 
 from envs import registry
 from envs.errors import EnvError
-from tuner.child import calibrate, preflight, trial
+from tuner.child import calibrate, preflight, targets, trial
 from tuner.protocol import (
     FitRequest,
+    MemoryRequest,
     PeaksRequest,
     PreflightRequest,
     ProbeRequest,
     RandomRequest,
     Request,
+    TargetRequest,
     TrainRequest,
     event,
     parse_request,
@@ -71,7 +73,7 @@ class Session:
                 os._exit(0)  # the interpreter's own end would cost half a second for nothing
 
     def _answer(self, request: Request) -> None:
-        if not isinstance(request, ProbeRequest):
+        if not isinstance(request, ProbeRequest | TargetRequest):
             _use_cache(request.cache_dir)
         match request:
             case TrainRequest():
@@ -86,6 +88,10 @@ class Session:
                 calibrate.random_policy(request, self.emit)
             case FitRequest():
                 calibrate.largest_fit(request, self.emit)
+            case MemoryRequest():
+                targets.analyse_memory(request, self.emit)
+            case TargetRequest():
+                self.emit("described", device=targets.describe(request.target).device_kind)
 
     def _fail(self, name: str, error: Exception) -> None:
         text = " ".join(str(error).split())[:500]
