@@ -8,8 +8,9 @@ arguments), of `num_envs × num_steps` rows (the batch) and of as many rows as a
 where `num_epochs` is only how often a loop goes round. What of this is exact follows from the code,
 what is interpolated does not (the compiler may change its mind at some size), and both are checked:
 every plan compiles another shape of the same batch, other epochs, and the middle of each stretch
-that it interpolates, and goes on halving where the middle is off. A trainer of the user's own has
-no such form: all its configs are compiled.
+that it interpolates, and goes on halving where the middle is off the line, where bytes a row differ
+between the ends, or where the ends are far apart. A trainer of the user's own has no such form: all
+its configs are compiled.
 """
 
 import bisect
@@ -21,6 +22,11 @@ from tuner.space import HardwareConfig
 
 TOLERANCE = 0.01
 """Largest error of a checked middle; the aim is 3 % for every config between."""
+ROW_TOLERANCE = 0.02
+"""Within a stretch the bytes a row of the batch may differ so much: at another size the compiler
+may share buffers differently, which a middle alone can miss."""
+MOST_RATIO = 16
+"""Longest stretch, from its smallest to its largest batch."""
 FORM_TOLERANCE = 0.001
 """What shapes of the same batch, and epochs, may differ by."""
 
@@ -147,7 +153,7 @@ def _estimate_group(
 
 
 def _wanted_batches(batches: list[int], rests: Mapping[int, int], found: Estimate) -> set[int]:
-    """Return the batches to compile next: the ends, then middles until they lie on the line."""
+    """Return the batches to compile next: the ends, then middles until all between is even."""
     wanted = {batch for batch in (batches[0], batches[-1]) if batch not in rests}
     stretches = [] if wanted else [(0, len(batches) - 1)]
     while stretches:
@@ -162,7 +168,9 @@ def _wanted_batches(batches: list[int], rests: Mapping[int, int], found: Estimat
         expected = _Line([(low, rests[low]), (high, rests[high])]).at(check) or 0.0
         error = abs(expected - rests[check]) / rests[check] if rests[check] else 0.0
         rises = rests[low] <= rests[check] <= rests[high]
-        if rises and error <= TOLERANCE:
+        rows = [rests[batch] / batch for batch in (low, check, high)]
+        even = max(rows) <= min(rows) * (1 + ROW_TOLERANCE) and high <= low * MOST_RATIO
+        if rises and even and error <= TOLERANCE:
             found.errors.append(error)
         else:
             stretches += [(first, middle), (middle, last)]

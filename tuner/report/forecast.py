@@ -14,9 +14,9 @@ from storage.records import TrialRecord
 from tuner.calibration import BUDGET_BATCHES
 from tuner.config import StudyConfig
 from tuner.errors import TunerError
-from tuner.report.reading import StudyReading, read_study
+from tuner.report.reading import BRIEF, StudyReading, read_study
 
-FIELDS = ("status", "duration", "sps", "env_steps")
+FIELDS = (*BRIEF, "env_steps")
 
 
 @dataclass(frozen=True, slots=True)
