@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,postgres,brax$(if $(CUDA),$(comma)$(CUDA))]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,postgres,grpc,brax$(if $(CUDA),$(comma)$(CUDA))]"
 	@touch $@
 
 # The compiler must have jaxlib's version; everything else is the main environment's own.

@@ -19,7 +19,7 @@ from tuner.hardware import device_kind, hardware_facts, probe_device
 from tuner.interrupts import Interrupts
 from tuner.isolation import Launcher
 from tuner.measurement import Measurement
-from tuner.protocol import TrainRequest
+from tuner.protocol import Question, TrainRequest
 from tuner.space import HardwareConfig
 
 TIMEOUT_S = 600.0
@@ -43,6 +43,11 @@ class Laboratory:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def cache_dir(self) -> Path:
+        """Where compiled programs are kept while it is open."""
+        return self._folder / "xla"
+
     def facts(self) -> dict[str, Any]:
         """Return what a reader must know of any result: command, date, device, versions."""
         return {
@@ -64,23 +69,42 @@ class Laboratory:
     ) -> Measurement:
         """Run one trial; anything but a success ends the benchmark."""
         _say(f"{hardware}, seed {seed}")
-        request = TrainRequest(
-            workload=config.workload(),
-            hardware=hardware.as_dict(),
-            seed=seed,
-            env_steps=env_steps,
-            cache_dir=str(self._folder / "xla"),
-            probe=probe,
+        measurement = self.try_to_measure(
+            config, hardware, env_steps=env_steps, seed=seed, is_watched=is_watched, probe=probe
         )
-        order = Order(config=hardware, trial=0, replicate=seed, request=request)
-        self._bench.sample_s = SAMPLE_S if is_watched else None
-        measurement = self._bench.measure(order, on_block=lambda block: None)
         if measurement.throughput is None or measurement.record.status != "success":
             raise SystemExit(
                 f"{hardware} must be measured, but ended as {measurement.record.status}: "
                 f"{measurement.record.reason}"
             )
         return measurement
+
+    def try_to_measure(
+        self,
+        config: StudyConfig,
+        hardware: HardwareConfig,
+        *,
+        env_steps: int,
+        seed: int = 0,
+        is_watched: bool = True,
+        probe: bool = False,
+    ) -> Measurement:
+        """Run one trial, however it ends."""
+        request = TrainRequest(
+            workload=config.workload(),
+            hardware=hardware.as_dict(),
+            seed=seed,
+            env_steps=env_steps,
+            cache_dir=str(self.cache_dir),
+            probe=probe,
+        )
+        order = Order(config=hardware, trial=0, replicate=seed, request=request)
+        self._bench.sample_s = SAMPLE_S if is_watched else None
+        return self._bench.measure(order, on_block=lambda block: None)
+
+    def ask(self, request: Question) -> dict[str, Any]:
+        """Return the answer to a question about device, environment or memory."""
+        return self._bench.ask(request).data
 
 
 def _say(line: str) -> None:

@@ -25,7 +25,7 @@ from storage import csv_file
 from storage.atomic import atomic_write_text
 from storage.records import INFEASIBLE_STATUSES, CurvePoint, DeviceSample, TrialRecord
 from storage.recovery import CONSTRAINT
-from storage.studies import close_storage, create_study, open_storage, set_study_fact
+from storage.studies import close_storage, create_study, open_database, set_study_fact
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.config import StudyConfig, load_config
@@ -86,7 +86,7 @@ def build(folder: Path, name: str, num_trials: int, facts: Mapping[str, Any]) ->
         The study's config; `--trials` in it is what has been reached.
     """
     config = _config(folder, num_trials, str(facts["hardware"]["kind"]))
-    storage = open_storage(config.storage_url(name), create=True)
+    storage = open_database(config.storage_url(name), create=True)
     try:
         study = create_study(storage, name)
         own, _ = generated = _records(num_trials)

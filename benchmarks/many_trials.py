@@ -28,16 +28,17 @@ from storage.records import TrialRecord
 from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Order
+from tuner.closing import heartbeat_of
 from tuner.config import StudyConfig
 from tuner.finalists import choose_from
 from tuner.hardware import hardware_facts, open_bench, probe_device
 from tuner.interrupts import Interrupts
 from tuner.measurement import Evaluation, Measurement
 from tuner.outcome import Completed
-from tuner.run import search
 from tuner.search.sampler import distributions, make_sampler, num_untried
 from tuner.session import Session
 from tuner.stopping import counted, reason_to_stop
+from tuner.trials import search
 
 NAME = "many"
 SIZES = (100, 1_000, 10_000)
@@ -125,7 +126,8 @@ def time_trials(config: StudyConfig) -> dict[str, Any]:
             started=time.monotonic(),
             references=REFERENCES,
         )
-        search(session)
+        with heartbeat_of(session) as heartbeat:
+            search(session, heartbeat)
         seconds = [after - before for before, after in itertools.pairwise(bench.asked_at)]
         watch.seconds["trial_s"] = statistics.median(seconds)
         _time_parts(session, watch)

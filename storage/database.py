@@ -24,6 +24,7 @@ from storage.errors import (
     InvalidStorageUrl,
     NotADatabase,
     NotWritable,
+    ProxyUnavailable,
     StorageUnavailable,
     StudyNotFound,
 )
@@ -40,6 +41,9 @@ CONNECT_TIMEOUT_S = 10
 SILENCE_S = 20
 """How long an open connection may be without an answer from the server's machine."""
 
+PROXY = "grpc"
+"""Kind of an address that leads to Optuna's gRPC proxy."""
+
 HIDDEN = "***"
 """What stands in the place of a password wherever an address is shown or written."""
 
@@ -54,7 +58,8 @@ def parse_url(url: str) -> sa.URL:
     """Take a storage address apart.
 
     Args:
-        url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE`.
+        url: `sqlite:///FILE`, `postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE`, or for a
+            worker `grpc://HOST:PORT`.
 
     Returns:
         The parts.
@@ -76,6 +81,8 @@ def parse_url(url: str) -> sa.URL:
             f"--storage must be {accepted}, but got one with several @; write those of a password "
             "or a user as %40"
         )
+    if parsed.drivername == PROXY:
+        return _proxy_address(parsed)
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InvalidStorageUrl(
             f"--storage must be {accepted}, but got {parsed.drivername}; use one of the two"
@@ -85,6 +92,21 @@ def parse_url(url: str) -> sa.URL:
             f"--storage must name a database, but got {hide_password(parsed)}; use {accepted}"
         )
     return parsed
+
+
+def _proxy_address(parsed: sa.URL) -> sa.URL:
+    """Return the address of a proxy, which has a host and may have a port."""
+    if not parsed.host or sa.URL.create(PROXY, host=parsed.host, port=parsed.port) != parsed:
+        raise InvalidStorageUrl(
+            "--storage must be grpc://HOST:PORT for a proxy, but got something before or after "
+            "that; leave it out"
+        )
+    return parsed
+
+
+def is_proxy(url: str) -> bool:
+    """Whether an address is that of Optuna's gRPC proxy, behind which there is no SQL."""
+    return parse_url(url).drivername == PROXY
 
 
 def hide_password(url: sa.URL | str) -> str:
@@ -153,6 +175,10 @@ def connect(url: str) -> sa.Engine:
     Raises:
         InvalidStorageUrl: If the address is not usable or its driver is not installed.
     """
+    if is_proxy(url):
+        raise InvalidStorageUrl(
+            f"--storage must be a database here, but got {url}; only workers go through a proxy"
+        )
     compact = partial(json.dumps, allow_nan=False, separators=(",", ":"))
     try:
         return sa.create_engine(url, json_serializer=compact, **engine_options(url))
@@ -269,8 +295,11 @@ def passing_fault(error: BaseException | None, url: str) -> str | None:
     Such faults are a server that is gone or starting, a lock, a full disk, and a file or server
     that takes no writes for now. A missing table or a damaged file does not mend itself.
     """
-    while error is not None and not isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError):
+    ours = sa.exc.DBAPIError | sa.exc.TimeoutError | ProxyUnavailable
+    while error is not None and not isinstance(error, ours):
         error = error.__cause__
+    if isinstance(error, ProxyUnavailable):
+        return error.fault
     if isinstance(error, sa.exc.TimeoutError):
         return "no free connection"
     if error is None:

@@ -11,6 +11,7 @@
     ├── NewerSchema                      written by a newer Optuna or a newer tuner
     ├── OlderSchema                      written by an older Optuna; can be upgraded
     └── StorageUnavailable (OSError)     locked for too long, disk full, server gone
+        └── ProxyUnavailable             the gRPC proxy, or the database behind it
 
 A message is one line: what is required, "but got" what, and the remedy; it never holds a password.
 The command line gives the first six the exit code 2, the next three 4 and the last 8.
@@ -59,3 +60,14 @@ class OlderSchema(StorageError):
 
 class StorageUnavailable(StorageError, OSError):
     """The database or the disk did not answer, or stayed locked for too long."""
+
+
+class ProxyUnavailable(StorageUnavailable):
+    """Optuna's gRPC proxy, or the database behind it, did not answer.
+
+    `fault` says in few words what happened if it may pass by itself, `None` if it cannot.
+    """
+
+    def __init__(self, message: str, *, fault: str | None) -> None:
+        super().__init__(message)
+        self.fault = fault

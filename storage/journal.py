@@ -10,13 +10,13 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.atomic import sync_folder
-from storage.records import CurvePoint, DeviceSample, TrialRecord
+from storage.records import CurvePoint, DeviceSample, TrialRecord, record_from_dict
 from storage.series import finite, from_columns, to_columns
 
 VERSION = 1
@@ -180,33 +180,39 @@ def _read(lines: Iterable[bytes]) -> tuple[list[Entry], bool]:
         if not line.endswith(b"\n"):
             continue
         try:
-            entries.append(_from_data(json.loads(line)))
+            entries.append(entry_from_data(json.loads(line)))
         except (ValueError, TypeError, KeyError):
             is_sound = False
     return entries, is_sound
 
 
 def _to_line(entry: Entry) -> bytes:
-    data = {
+    data = json.dumps(entry_to_data(entry), allow_nan=False, separators=(",", ":"))
+    return data.encode() + b"\n"
+
+
+def entry_to_data(entry: Entry) -> dict[str, Any]:
+    """Return a measurement as plain JSON."""
+    return {
         "version": VERSION,
         "study": entry.study,
         "record": finite(entry.record.as_dict()),
         "curve": to_columns(entry.curve),
         "samples": to_columns(entry.samples),
     }
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _from_data(data: dict[str, Any]) -> Entry:
+def entry_from_data(data: Mapping[str, Any]) -> Entry:
+    """Return the measurement that `entry_to_data` was given.
+
+    Raises:
+        ValueError: If another version wrote it.
+    """
     if data["version"] != VERSION:
-        raise ValueError(f"a journal must have version {VERSION}, but got {data['version']}")
-    record = data["record"]
-    interval = record.get("sps_ci95")
-    if interval is not None:
-        record["sps_ci95"] = None if None in interval else tuple(interval)
+        raise ValueError(f"a measurement must have version {VERSION}, but got {data['version']}")
     return Entry(
         data["study"],
-        TrialRecord(**record),
+        record_from_dict(data["record"]),
         tuple(from_columns(CurvePoint, data["curve"])),
         tuple(from_columns(DeviceSample, data["samples"])),
     )

@@ -8,10 +8,12 @@ Optuna's schema `v3.2.0.a`, unchanged since Optuna 3.2; `open_storage` refuses a
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from storage.beats import BEAT_ATTR, is_surely_dead
 from storage.database import connect, faults_of, require_database
 from storage.errors import StudyNotFound
 from storage.facts import FACT_PREFIX, unwrap_fact
@@ -19,7 +21,17 @@ from storage.facts import FACT_PREFIX, unwrap_fact
 STATES = ("complete", "pruned", "fail", "running", "waiting")
 
 _STUDIES = sa.table("studies", sa.column("study_id"), sa.column("study_name"))
-_TRIALS = sa.table("trials", sa.column("study_id"), sa.column("state"))
+_TRIALS = sa.table(
+    "trials",
+    sa.column("trial_id"),
+    sa.column("study_id"),
+    sa.column("number"),
+    sa.column("state"),
+    sa.column("datetime_start", sa.DateTime),
+)
+_TRIAL_ATTRS = sa.table(
+    "trial_system_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json")
+)
 _ATTRS = sa.table(
     "study_user_attributes", sa.column("study_id"), sa.column("key"), sa.column("value_json")
 )
@@ -61,6 +73,39 @@ def counts(url: str, study: str) -> dict[str, int]:
         )
         found = {name.lower(): number for name, number in connection.execute(query)}
     return {name: found.get(name, 0) for name in STATES}
+
+
+def dead_trials(url: str, study: str) -> list[int]:
+    """Return the numbers of the running trials that one look shows to be dead, ascending.
+
+    As `storage.heartbeat.dead_trials`, in time for `tuner status`.
+
+    Raises:
+        StudyNotFound: If the file or the study is missing.
+        NotADatabase: If the file is something else than an SQLite database.
+        StorageUnavailable: If the database does not answer.
+    """
+    now = datetime.now(UTC)
+    is_beat = (_TRIAL_ATTRS.c.trial_id == _TRIALS.c.trial_id) & (_TRIAL_ATTRS.c.key == BEAT_ATTR)
+    with _reading(url) as connection:
+        query = (
+            sa.select(_TRIALS.c.number, _TRIALS.c.datetime_start, _TRIAL_ATTRS.c.value_json)
+            .select_from(_TRIALS.outerjoin(_TRIAL_ATTRS, is_beat))
+            .where(
+                _TRIALS.c.study_id == _study_id(connection, study),
+                sa.cast(_TRIALS.c.state, sa.String) == "RUNNING",
+            )
+            .order_by(_TRIALS.c.number)
+        )
+        return [
+            number
+            for number, started, beat in connection.execute(query)
+            if is_surely_dead(
+                None if beat is None else json.loads(beat),
+                started and started.replace(tzinfo=UTC),
+                now,
+            )
+        ]
 
 
 def study_facts(url: str, study: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ command: `GivenUp` is no `Exception`, so that nothing on its way takes it for a 
 tells Optuna so.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ class Patience:
         self._say = say
         self._is_stopped = is_stopped
         self._limit_s = limit_s
-        self._is_off = False
+        self._here = threading.local()
         self.waiting: Callable[[], str] = lambda: "the study waits"
         self.on_pause: Callable[[], None] = lambda: None
 
@@ -100,12 +101,19 @@ class Patience:
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
-        """Let faults come through at once in the body: waiting would disturb a measurement."""
-        before, self._is_off = self._is_off, True
+        """Let faults come through at once in the body, to this thread.
+
+        Waiting would disturb a measurement, or hold up the heartbeat.
+        """
+        before, self._here.is_off = self._is_off, True
         try:
             yield
         finally:
-            self._is_off = before
+            self._here.is_off = before
+
+    @property
+    def _is_off(self) -> bool:
+        return getattr(self._here, "is_off", False)
 
     def _pause(self, outage: "_Outage", fault: str, error: Exception) -> None:
         end = time.monotonic() + outage.next_pause_s()

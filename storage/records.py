@@ -4,6 +4,7 @@ Plain data without a database, so that whoever fills or reads a record needs no 
 The fields of `TrialRecord` are the columns of `trials.csv` (see `storage.csv_file`).
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -107,6 +108,17 @@ class TrialRecord:
 
 
 RECORD_FIELDS = tuple(f.name for f in fields(TrialRecord))
+
+
+def record_from_dict(values: Mapping[str, Any]) -> TrialRecord:
+    """Return the record whose fields were stored as JSON.
+
+    Half of an interval, or one that had an infinite end, is none.
+    """
+    interval = values.get("sps_ci95")
+    if interval is not None:
+        interval = None if None in interval else tuple(interval)
+    return TrialRecord(**{**values, "sps_ci95": interval})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

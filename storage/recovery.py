@@ -1,12 +1,13 @@
 """Closing the trials that a killed process left RUNNING.
 
-Apart from `storage.studies` because only a resume needs it. Optuna's own answer, heartbeats, waits
-for the grace period, fails a trial even if its measurement was saved in time, and never looks at a
-trial that had no heartbeat yet.
+Apart from `storage.studies` because only they need it who find such a trial: a resume, or the
+workers that watch each other (`storage.heartbeat`). Several may close one at the same time.
 """
 
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -35,13 +36,14 @@ RECORD_ATTR = "record"
 """The attribute that holds the whole record as JSON."""
 
 _RETRY_OF = "tuner:retry_of"
+_NUM_RETRIES = "tuner:num_retries"
 
 
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that are RUNNING, by number.
 
-    Which of them are dead, the database does not know: all are when the caller holds the lock of a
-    study that has one process. Among several workers leave them to the heartbeats.
+    All of them are dead when the caller holds the lock of a study that has one process; among
+    several workers see `storage.heartbeat`.
     """
     return study.get_trials(states=(TrialState.RUNNING,))
 
@@ -54,6 +56,7 @@ def close_trial(
     record: TrialRecord | None = None,
     value: float | None = None,
     requeue: bool = True,
+    max_retries: int | None = None,
 ) -> TrialState:
     """End a trial whose process is gone, as its record says.
 
@@ -61,16 +64,18 @@ def close_trial(
     the constraint that says whether the config works. Without one (or with one that says crashed or
     interrupted) the trial becomes FAIL and is queued again with the same parameters and user
     attributes. Each step can be cut off by another kill: closing the trial once more takes up where
-    the last attempt ended, and queues nothing twice. A trial that is finished stays as it is.
+    the last attempt ended, and queues nothing twice; so does another process that closes it at the
+    same time. A trial that is finished stays as it is.
 
     Args:
-        study: The study, whose lock the caller holds.
+        study: The study.
         number: The trial's number.
         reason: What happened to its process; stored unless the record has its own reason.
         record: What was saved of its measurement, if anything was.
         value: What Optuna is told in place of `record.final_score`; with it a finished record that
             is not a success becomes COMPLETE too (see DESIGN on the GP sampler).
         requeue: Whether an unfinished trial is queued again.
+        max_retries: How often, see `queue_again`.
 
     Returns:
         The state in which the trial now is.
@@ -89,10 +94,28 @@ def close_trial(
         if record is not None and is_finished:
             _tell_record(study, trial, record, value)
         else:
-            _fail(study, trial, reason if record is None else record.reason or reason, requeue)
-    except UpdateFinishedTrialError:
-        return storage.get_trial(trial_id).state  # another process closed it in the meantime
+            if requeue:
+                # Before its end: a kill between the two leaves a trial that is closed again.
+                queue_again(study, number, max_retries=max_retries)
+            _fail(study, trial, reason if record is None else record.reason or reason)
+    except (UpdateFinishedTrialError, ValueError) as error:
+        if not is_taken_over(error):
+            raise
+        # Another process closed it in the meantime.
     return storage.get_trial(trial_id).state
+
+
+def is_taken_over(error: Exception) -> bool:
+    """Whether Optuna raised this because our trial was finished by somebody else meanwhile.
+
+    So it is told by a worker that was cut off or stopped for so long that others took it for dead,
+    from each change of the trial and from `Study.optimize`. Its measurement counts nevertheless,
+    once it is saved in the table.
+    """
+    if isinstance(error, AssertionError) and isinstance(error.__context__, Exception):
+        error = error.__context__  # `Study.optimize` expects that only it ends a trial
+    is_refused = isinstance(error, ValueError) and re.match(r"Cannot tell a \w+ trial", str(error))
+    return isinstance(error, UpdateFinishedTrialError) or bool(is_refused)
 
 
 def _tell_record(
@@ -117,25 +140,30 @@ def _tell_record(
     study.tell(trial.number, value, state=state)
 
 
-def _fail(study: optuna.Study, trial: FrozenTrial, reason: str, requeue: bool) -> None:
+def _fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
     storage = study._storage
-    # The queue first: a kill between the two then leaves a RUNNING trial, which is closed again.
-    if requeue:
-        queue_again(study, trial.number)
     storage.set_trial_user_attr(trial._trial_id, "status", "interrupted")
     storage.set_trial_user_attr(trial._trial_id, "reason", reason)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
 def queue_again(
-    study: optuna.Study, number: int, *, user_attrs: Mapping[str, Any] | None = None
+    study: optuna.Study,
+    number: int,
+    *,
+    user_attrs: Mapping[str, Any] | None = None,
+    max_retries: int | None = None,
 ) -> None:
     """Queue a trial's parameters once more; a second call for the same trial does nothing.
+
+    Two processes may call it at once: whose entry is the later one takes it back.
 
     Args:
         study: The study.
         number: The trial that did not finish.
         user_attrs: Added to the attributes that the trial was queued with, if it was.
+        max_retries: Nothing is done for a trial that is this many repeats after the first already:
+            a config that takes its worker down would go on for ever. `None` for no bound.
     """
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     trial = study._storage.get_trial(trial_id)
@@ -144,12 +172,26 @@ def queue_again(
     attrs = {k: v for k, v in trial.user_attrs.items() if k not in of_measurement}
     attrs |= user_attrs or {}
     is_blank = not params and not attrs
-    is_queued = any(
-        other.system_attrs.get(_RETRY_OF) == trial.number
-        for other in study.get_trials(deepcopy=False)
-    )
-    if is_blank or is_queued:
+    retries = trial.system_attrs.get(_NUM_RETRIES, 0)
+    is_enough = max_retries is not None and retries >= max_retries
+    if is_blank or is_enough or _retries(study, trial.number):
         return
     # As `Study.enqueue_trial`, which cannot mark whose retry it is.
-    marks = {"fixed_params": params, _RETRY_OF: trial.number}
+    marks = {"fixed_params": params, _RETRY_OF: trial.number, _NUM_RETRIES: retries + 1}
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs=marks))
+    # Another may have queued it between our look and our entry: no lock reaches through a proxy.
+    for retry in _retries(study, trial.number)[1:]:
+        if retry.state == TrialState.WAITING:
+            _withdraw(study, retry)
+
+
+def _retries(study: optuna.Study, number: int) -> list[FrozenTrial]:
+    """Return the trials that repeat this one, by number."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.system_attrs.get(_RETRY_OF) == number]
+
+
+def _withdraw(study: optuna.Study, queued: FrozenTrial) -> None:
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(queued._trial_id, "reason", "queued twice at once")
+        study._storage.set_trial_state_values(queued._trial_id, TrialState.FAIL)

@@ -5,15 +5,13 @@ that outlives a long write lock, a private file, refusal of files and schemas th
 a write lock that keeps two processes from taking the same queued trial out of one SQLite file.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 
 from storage.database import (
     connect,
@@ -21,6 +19,7 @@ from storage.database import (
     faults_of,
     hide_password,
     hold_writers_off,
+    is_proxy,
     make_database,
     require_database,
     require_writable,
@@ -28,15 +27,27 @@ from storage.database import (
 from storage.errors import NewerSchema, OlderSchema, StudyExists, StudyNotFound
 from storage.facts import FACT_PREFIX, unwrap_fact, wrap_fact
 from storage.patient import PatientStorage
+from storage.proxy import ProxiedStorage
 from storage.schema import prepare, purge, require_known_version
 
-HEARTBEAT_S = 10
-GRACE_S = 20
+StudyStorage = PatientStorage | ProxiedStorage
+"""What Optuna's studies are kept in: a database, or a proxy that leads to one."""
 
 
-def open_storage(
-    url: str, *, create: bool, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
-) -> PatientStorage:
+def open_storage(url: str, *, create: bool) -> StudyStorage:
+    """Open a database, see `open_database`, or the way to one through Optuna's gRPC proxy.
+
+    Args:
+        url: Its address, see `storage.database.parse_url`.
+        create: Whether a missing file and missing tables are made; a proxy made its own.
+
+    Raises:
+        StorageError: As `open_database`; a proxy is not asked yet.
+    """
+    return ProxiedStorage(url) if is_proxy(url) else open_database(url, create=create)
+
+
+def open_database(url: str, *, create: bool) -> PatientStorage:
     """Open a database for writing studies into it.
 
     Nothing of an existing database is changed before both schemas, Optuna's and ours, are known to
@@ -46,9 +57,6 @@ def open_storage(
     Args:
         url: Its address, see `storage.database.parse_url`.
         create: Whether a missing file and missing tables are made.
-        heartbeat_s: Seconds between a running trial's signs of life.
-        grace_s: Seconds without one after which the next trial's start fails the silent trial and
-            queues it again, once.
 
     Returns:
         Optuna's storage, to be passed to `create_study` and `load_study`, then `close_storage`.
@@ -78,7 +86,7 @@ def open_storage(
                     raise StudyNotFound(
                         f"{hide_password(url)} must hold a study, but holds none; see `tuner list`"
                     )
-                storage = _open_optuna(url, is_new, heartbeat_s, grace_s)
+                storage = _open_optuna(url, is_new)
             _require_known_optuna_schema(storage, url)
             prepare(engine)
     finally:
@@ -88,14 +96,17 @@ def open_storage(
     return storage
 
 
-def close_storage(storage: RDBStorage) -> None:
-    """Close every connection; a later call would open new ones. No trial may be running."""
+def close_storage(storage: StudyStorage) -> None:
+    """Close every connection; no trial may be running."""
+    if isinstance(storage, ProxiedStorage):
+        storage.close()
+        return
     storage.remove_session()
     storage.engine.dispose()
 
 
 def create_study(
-    storage: RDBStorage,
+    storage: StudyStorage,
     name: str,
     *,
     sampler: optuna.samplers.BaseSampler | None = None,
@@ -123,12 +134,13 @@ def create_study(
                 f"the study must be new, but got {name!r}, which exists; "
                 f"continue it with `tuner resume {name}` or choose another name"
             ) from error
-        purge(storage.engine, name)
+        if isinstance(storage, PatientStorage):
+            purge(storage.engine, name)
     return study
 
 
 def load_study(
-    storage: RDBStorage,
+    storage: StudyStorage,
     name: str,
     *,
     sampler: optuna.samplers.BaseSampler | None = None,
@@ -191,21 +203,16 @@ def optuna_faults_of(url: str) -> Iterator[None]:
             raise error.__cause__ or error from error
 
 
-def _open_optuna(url: str, is_new: bool, heartbeat_s: int, grace_s: int) -> PatientStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return PatientStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the address
-            engine_kwargs=engine_options(url),
-            skip_compatibility_check=True,
-            heartbeat_interval=heartbeat_s,
-            grace_period=grace_s,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-            skip_table_creation=not is_new,
-        )
+def _open_optuna(url: str, is_new: bool) -> PatientStorage:
+    return PatientStorage(
+        url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the address
+        engine_kwargs=engine_options(url),
+        skip_compatibility_check=True,
+        skip_table_creation=not is_new,
+    )
 
 
-def _require_known_optuna_schema(storage: RDBStorage, url: str) -> None:
+def _require_known_optuna_schema(storage: PatientStorage, url: str) -> None:
     found, known = storage.get_current_version(), storage.get_head_version()
     if found == known:
         return

@@ -7,15 +7,22 @@ wholly there or not at all when its writer is killed.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from storage.database import connect, faults_of, make_database, require_database
+from storage.database import (
+    connect,
+    faults_of,
+    hold_writers_off,
+    make_database,
+    require_database,
+)
 from storage.errors import StudyNotFound
 from storage.patience import Patience
-from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord
+from storage.records import STATUSES, CurvePoint, DeviceSample, TrialRecord, record_from_dict
 from storage.schema import (
     CURVES,
     RECORDS,
@@ -113,19 +120,37 @@ class Telemetry:
         Raises:
             StorageUnavailable: If it could not be written; nothing has changed then.
         """
+        self._write(partial(_replace, _rows(study, record, curve, samples)))
+
+    def add(
+        self,
+        study: str,
+        record: TrialRecord,
+        curve: Iterable[CurvePoint] = (),
+        samples: Iterable[DeviceSample] = (),
+    ) -> bool:
+        """Write a measurement as `save` does, unless there is one of its key.
+
+        One that was interrupted gives way, so that of a dead worker's mark and the measurement that
+        arrives after all the latter stays, in whatever order they come.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            StorageUnavailable: If it could not be written; nothing has changed then.
+        """
         key = {"study": study, "trial": record.trial, "replicate": record.replicate}
-        rows = (
-            (RECORDS, {name: finite(getattr(record, name)) for name in _RECORD_COLUMNS}),
-            (CURVES, {"points": to_columns(list(curve))}),
-            (SAMPLES, {"points": to_columns(list(samples))}),
-        )
+        rows = _rows(study, record, curve, samples)
 
-        def replace(connection: sa.Connection) -> None:
-            for table, values in rows:
-                connection.execute(sa.delete(table).where(*_at(table, key)))
-                connection.execute(sa.insert(table).values({**key, **values}))
+        def add(connection: sa.Connection) -> bool:
+            status = connection.scalar(sa.select(RECORDS.c.status).where(*_at(RECORDS, key)))
+            if status not in (None, "interrupted"):
+                return False
+            _replace(rows, connection)
+            return True
 
-        self._write(replace)
+        return self._write(add)
 
     def discard(self, study: str, trial: int) -> None:
         """Delete every measurement of a trial, in one transaction.
@@ -260,14 +285,18 @@ class Telemetry:
 
         return self._wait(read)
 
-    def _write(self, change: Callable[[sa.Connection], None]) -> None:
-        """Make a change in one transaction; made twice, it must be as if made once."""
+    def _write(self, change: Callable[[sa.Connection], Result]) -> Result:
+        """Make a change in one transaction, one process after the other.
 
-        def write() -> None:
+        Made twice, it must be as if made once.
+        """
+
+        def write() -> Result:
             with faults_of(self.url), self._engine.begin() as connection:
-                change(connection)
+                hold_writers_off(connection)
+                return change(connection)
 
-        self._wait(write)
+        return self._wait(write)
 
     def _wait(self, attempt: Callable[[], Result]) -> Result:
         if self._patience is None:
@@ -285,20 +314,33 @@ def _require_tables(engine: sa.Engine) -> None:
         prepare(engine)
 
 
+_Rows = Sequence[tuple[sa.Table, dict[str, Any]]]
+
+
+def _rows(
+    study: str, record: TrialRecord, curve: Iterable[CurvePoint], samples: Iterable[DeviceSample]
+) -> _Rows:
+    """Return what each table gets of a measurement."""
+    key = {"study": study, "trial": record.trial, "replicate": record.replicate}
+    values = {name: finite(getattr(record, name)) for name in _RECORD_COLUMNS}
+    return (
+        (RECORDS, key | values),
+        (CURVES, {**key, "points": to_columns(list(curve))}),
+        (SAMPLES, {**key, "points": to_columns(list(samples))}),
+    )
+
+
+def _replace(rows: _Rows, connection: sa.Connection) -> None:
+    """Put rows in the place of those of their key."""
+    for table, values in rows:
+        key = {column.name: values[column.name] for column in table.primary_key}
+        connection.execute(sa.delete(table).where(*_at(table, key)))
+        connection.execute(sa.insert(table).values(values))
+
+
 def _at(table: sa.Table, key: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in key.items()]
 
 
 def _to_record(row: sa.Row[*tuple[Any, ...]], columns: Sequence[str]) -> TrialRecord:
-    values = dict(zip(columns, row, strict=True))
-    if values.get("sps_ci95") is not None:
-        values["sps_ci95"] = _as_interval(values["sps_ci95"])
-    return TrialRecord(**values)
-
-
-def _as_interval(bounds: Sequence[float]) -> tuple[float, float] | None:
-    """Return the interval; half of one, or one with an infinite end, is none."""
-    if None in bounds:
-        return None
-    low, high = bounds
-    return low, high
+    return record_from_dict(dict(zip(columns, row, strict=True)))

@@ -92,3 +92,9 @@ def finished(shared: Path, cache_dir: Path) -> Finished:
     ended = made_once(studies.folder, lambda: studies.start("done", *chosen))
     assert ended.code == 0, ended.err
     return Finished(studies, ended)
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Studies:
+    """A copy of the finished study, to go on with or to spoil."""
+    return finished.studies.copy_to(tmp_path)

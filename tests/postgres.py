@@ -32,7 +32,7 @@ class PostgresServer:
         password = self._folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)
-        self._data, self._port = self._folder / "data", _free_port()
+        self._data, self._port = self._folder / "data", free_port()
         _run([*self._owner, "initdb", "-D", str(self._data), "-U", "tuner", "-A", "scram-sha-256",
               f"--pwfile={password}", "-E", "UTF8", "--no-sync"])  # fmt: skip
         self.url = sa.URL.create(
@@ -65,7 +65,8 @@ def _has_user(name: str) -> bool:
     return found.returncode == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

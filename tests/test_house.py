@@ -47,6 +47,14 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert [path for path in MODULES if path.stem in FORBIDDEN_NAMES] == []
 
 
+def test_no_interval_is_measured_by_a_clock_that_can_be_set() -> None:
+    # Dates are shown and stored; nothing waits for them or subtracts them.
+    may_name_the_date = {"finalists.py", "patient.py"}
+    of_the_wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\(|\b(now|utcnow|today)\(")
+    found = {path.name for path in MODULES if of_the_wall.search(path.read_text(encoding="utf-8"))}
+    assert found <= may_name_the_date
+
+
 @pytest.mark.parametrize("package", ["envs", "storage"])
 def test_importing_envs_or_storage_alone_imports_nothing(package: str) -> None:
     assert (ROOT / package / "__init__.py").read_text() == ""

@@ -4,12 +4,11 @@ It joins the trial process, the device's monitor and the lock; what is tried, an
 the result, is decided elsewhere.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from tuner.device_lock import DeviceLock
 from tuner.devices.base import Device, SharedDevice
 from tuner.devices.cpu import CpuDevice
 from tuner.devices.monitor import GPUMonitor
@@ -20,7 +19,6 @@ from tuner.isolation import Child, Launcher, run_trial
 from tuner.measurement import MUST_BE_FINITE, Measurement, Roof, Watch, measure, window_of
 from tuner.outcome import Diverged, Outcome
 from tuner.peaks import Peaks
-from tuner.private_folder import private_folder
 from tuner.protocol import Event, FitRequest, Question, TrainRequest
 from tuner.space import HardwareConfig
 
@@ -28,6 +26,8 @@ QUESTION_S = 300.0
 """Least time for a question, however short a trial must be: it may compile many programs."""
 SAMPLE_S = 0.25
 """Time between two samples of the device in the measuring window."""
+POLL_S = 0.5
+"""Time between two looks at a device that another study measures on."""
 ANSWERS = {
     "probe": "probed",
     "peaks": "peaks",
@@ -69,6 +69,7 @@ class Bench:
         *,
         timeout_s: float,
         say: Say,
+        log_name: str = "calibration.log",
     ) -> None:
         """Make a bench of a device.
 
@@ -78,6 +79,7 @@ class Bench:
             interrupts: what the user asks meanwhile.
             timeout_s: of one trial.
             say: tells the user a line.
+            log_name: of the process that answers questions.
         """
         self.device: Device = device
         self.interrupts = interrupts
@@ -85,15 +87,14 @@ class Bench:
         self.sample_s: float | None = SAMPLE_S  # None leaves the device unwatched
         self._launcher = launcher
         self._timeout_s = timeout_s
+        self._log_name = log_name
         self.say = say
-        self._lock = FileLock(_lock_path(device), mode=0o600)
+        self._lock = DeviceLock(device.info())
         self._asked: Child | None = None
         self._held = 0
 
     def __enter__(self) -> "Bench":
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+        if not self._lock.acquire():
             self.say(f"waiting for {self.device.info().name}: another study is measuring on it")
             self._wait_for_device()
         return self
@@ -131,7 +132,7 @@ class Bench:
         """
         if self._asked is None:
             self._held = self._held_by_others()
-            self._asked = self._launcher.take("calibration.log")
+            self._asked = self._launcher.take(self._log_name)
         if isinstance(request, FitRequest):
             request = replace(request, reserve_bytes=request.reserve_bytes + self._held)
         self._asked.send(request)
@@ -236,11 +237,9 @@ class Bench:
 
     def _wait_for_device(self) -> None:
         while self.interrupts.count == 0:
-            try:
-                self._lock.acquire(timeout=0.5)
-            except Timeout:
-                continue
-            return
+            time.sleep(POLL_S)
+            if self._lock.acquire():
+                return
         raise KeyboardInterrupt
 
 
@@ -259,10 +258,3 @@ def _divergence(block: Event) -> Outcome | None:
         f"{', '.join(lost)} stopped being finite within {block.data['env_steps']} env-steps; "
         "lower --learning-rate if many configs do"
     )
-
-
-def _lock_path(device: Device) -> Path:
-    """Return the lock file of a device, the same for every study of a user on a machine."""
-    info = device.info()
-    identity = "".join(c if c.isalnum() else "-" for c in info.uuid or info.kind)
-    return private_folder() / f"{identity}.lock"

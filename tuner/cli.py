@@ -26,7 +26,8 @@ from tuner.config import (
     load_config,
 )
 from tuner.errors import TunerError, UsageError
-from tuner.interrupts import EXIT_INTERRUPTED
+from tuner.interrupts import EXIT_INTERRUPTED, own_slot
+from tuner.terminal import outlive_readers
 
 app = typer.Typer(
     help="Measure which num_envs, num_steps, num_minibatches and num_epochs train PPO in JAX best "
@@ -59,6 +60,12 @@ _TYPER_INTERRUPTED = 130
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of all studies.")]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed", help="On other hardware measure a group of its own, with own profiles."
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(help="Database URL [default: as started; else TUNER_STORAGE, SQLite in NAME]."),
@@ -103,8 +110,14 @@ def _shown(default: object) -> str:
 
 
 def say(line: str) -> None:
-    """Tell the user of progress; results go to stdout instead."""
-    print(hide_in_text(line).translate(_CONTROLS), file=sys.stderr, flush=True)
+    """Tell the user of progress; results go to stdout instead.
+
+    Every line of a worker that a leader has started begins with its number.
+    """
+    slot = own_slot()
+    told = line if slot is None else f"[{slot}] {line}"
+    whole = f"{hide_in_text(told).translate(_CONTROLS)}\n"  # in one write: threads say lines too
+    print(whole, end="", file=sys.stderr, flush=True)
 
 
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
@@ -177,13 +190,37 @@ def targets(
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
 @settings_as_flags
-def resume(name: Name, **settings: object) -> None:
+def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
     from tuner.lookup import find
     from tuner.study import resume as resume_study
 
-    ending = resume_study(name, settings, say=say)
+    ending = resume_study(name, settings, allow_mixed=allow_mixed, say=say)
     _end(name, find(name, settings)[0], ending)
+
+
+@app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
+@settings_as_flags
+def worker(
+    name: Name,
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="Longest wait for a study's calibration.")
+    ] = "10m",
+    allow_mixed: AllowMixed = False,
+    **settings: object,
+) -> None:
+    """Join a study from this machine: run its trials until there is a reason to stop."""
+    from tuner.parse import seconds
+    from tuner.trials import INTERRUPTED
+    from tuner.worker import work
+
+    try:
+        wait_s = float(str(seconds(wait)))
+    except ValueError as error:
+        raise UsageError(f"--wait {error}, but got {wait!r}") from None
+    reason = work(name, settings, wait_s=wait_s, allow_mixed=allow_mixed, say=say)
+    say(f"worker of {name} ended: {reason}")
+    raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
 
 
 @app.command("list", epilog="Example: tuner list")
@@ -290,8 +327,13 @@ def validate(
         allowed = share(tolerance)
     except ValueError as error:
         raise UsageError(f"--tolerance {error}, but got {tolerance!r}") from None
-    given = {"runs_dir": str(runs_dir), "env": env, "trainer": trainer, "data": data}
-    given["finer_data"] = finer_data
+    given = {
+        "runs_dir": str(runs_dir),
+        "env": env,
+        "trainer": trainer,
+        "data": data,
+        "finer_data": finer_data,
+    }
     found = validate_profile(profile, given, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)
@@ -322,6 +364,7 @@ def doctor(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Run the command line and exit; every expected error is one line on stderr."""
+    outlive_readers()
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -367,12 +410,12 @@ def _switches_with_values(arguments: list[str]) -> list[str]:
     """
     fields = StudyConfig.model_fields.items()
     switches = {flag(name) for name, field in fields if field.annotation is bool}
-    complete: list[str] = []
+    completed: list[str] = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        complete.append(argument)
+        completed.append(argument)
         if argument in switches and following.lower() not in TRUTHS:
-            complete.append("true")
-    return complete
+            completed.append("true")
+    return completed
 
 
 def _storage_exit_code(error: Exception) -> int:

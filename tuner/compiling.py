@@ -20,11 +20,12 @@ from typing import Any
 from envs.names import is_factory
 from storage.atomic import atomic_write_text
 from tuner.bench import ANSWERS
+from tuner.classification import classify
 from tuner.devices.cpu import memory_available_bytes, usable_cores
 from tuner.errors import TunerError, UsageError
 from tuner.interpolation import Program
 from tuner.interrupts import Interrupts
-from tuner.isolation import Child, classify
+from tuner.isolation import Child
 from tuner.protocol import Event, MemoryRequest, Question, Workload
 from tuner.space import HardwareConfig
 

@@ -31,6 +31,7 @@ from tuner.space import (
 Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
+Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -106,6 +107,9 @@ class MarketSettings(_Part):
     )
 
 
+GROUP_MARK = "@"
+"""Between a study's name and that of a group of other hardware, which is a study of its own."""
+
 DATA_FILES = ("data", "finer_data")
 """Settings that are files: their content belongs to the workload, where they lie does not."""
 
@@ -164,8 +168,15 @@ class MeasureSettings(_Part):
 
 
 class PlaceSettings(_Part):
-    """Where things are kept."""
+    """Where trials are measured, and where things are kept."""
 
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes that measure at once, each on its own share of the cores; they "
+        "share caches and memory bandwidth, so rates are lower than alone",
+    )
+    devices: Indices = Field(None, description="GPUs to measure on, as 0,1, one worker each")
     storage: str | None = Field(
         None, description="database URL [TUNER_STORAGE, else SQLite in runs/NAME/study.db]"
     )
@@ -173,8 +184,14 @@ class PlaceSettings(_Part):
     cache_dir: Path | None = Field(None, description="of compiled programs [runs/.cache/xla]")
 
     def folder(self, name: str) -> Path:
-        """Return the folder of a study."""
-        return self.runs_dir / name
+        """Return the folder of a study; that of a group is inside its study's."""
+        study, _, group = name.partition(GROUP_MARK)
+        return self.runs_dir / study / "groups" / group if group else self.runs_dir / name
+
+    def profiles_folder(self, name: str) -> Path:
+        """Return where the profiles of a study, or of a group of it, are written."""
+        study, _, group = name.partition(GROUP_MARK)
+        return self.runs_dir / study / "profiles" / group
 
     def storage_url(self, name: str) -> str:
         """Return the address of the database that holds a study."""
@@ -182,7 +199,7 @@ class PlaceSettings(_Part):
             return self.storage
         from storage.database import sqlite_url  # SQLAlchemy: not for `tuner --help`
 
-        return sqlite_url(self.folder(name) / "study.db")
+        return sqlite_url(self.folder(name.partition(GROUP_MARK)[0]) / "study.db")
 
     def compilation_cache(self) -> Path:
         """Return the folder of compiled programs, shared by all studies of a runs folder."""

@@ -28,9 +28,9 @@ def contamination(stats: DeviceStats) -> str | None:
     if (stats.other_device_percent or 0.0) > COMPUTING_PERCENT:
         return f"another process computed on {stats.other_device_percent:.0f} % of the device"
     if (stats.steal_percent or 0.0) > FOREIGN_LOAD_PERCENT:
-        return f"steal of {stats.steal_percent:.0f} % of the host"
+        return f"steal of {stats.steal_percent:.0f} % of its cores"
     if (stats.other_cpu_percent or 0.0) > FOREIGN_LOAD_PERCENT:
-        return f"load of other processes of {stats.other_cpu_percent:.0f} % of the host"
+        return f"load of other processes of {stats.other_cpu_percent:.0f} % of its cores"
     return None
 
 

@@ -198,7 +198,7 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
             "study": study,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "trials": len([r for r in records if r.replicate == 0 and r.status == "success"]),
-            "blocks": len(session.telemetry.curve(study, choice.summary.trial)),
+            "blocks": len(session.table.curve(study, choice.summary.trial)),
             "probe": probe_of(records, choice.summary),
             **_quality_scale(session, records),
         },

@@ -3,6 +3,8 @@
 Apart from the study because a profile is held to the same hardware as the study it came from.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ IDENTITY = ("kind", "platform", "name", "cores")
 """Facts that must be equal for measurements to be compared."""
 
 
+MOST_NAME_CHARACTERS = 40
+"""Of a device's name in the name of its group."""
+
+
 def open_bench(
     config: StudyConfig,
     logs: Path,
@@ -27,6 +33,7 @@ def open_bench(
     say: Say,
     *,
     util_source: str | None = None,
+    log_name: str = "calibration.log",
 ) -> Bench:
     """Return a bench on this machine's device, to be used as a context manager.
 
@@ -36,6 +43,7 @@ def open_bench(
         interrupts: what the user asks meanwhile.
         say: tells the user a line.
         util_source: what utilisation must be read from, None for the best there is.
+        log_name: of the process that answers questions; each worker has its own.
     """
     return Bench(
         open_device(util_source=util_source),
@@ -43,6 +51,7 @@ def open_bench(
         interrupts,
         timeout_s=config.timeout,
         say=say,
+        log_name=log_name,
     )
 
 
@@ -90,23 +99,52 @@ def hardware_facts(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class OtherHardware(Refused):
+    """This is another hardware than a study's; `here` is what it is."""
+
+    def __init__(self, message: str, here: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.here = here
+
+
 def refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
     """Require this to be the hardware that `what` (a study, a profile) was measured on.
 
     Raises:
-        Refused: the first fact that differs is named.
+        OtherHardware: the first fact that differs is named.
     """
+    key = differing_fact(stored, here)
+    if key is not None:
+        raise OtherHardware(
+            f"{what} must stay on its hardware, whose {key} is {stored.get(key)!r}, but got "
+            f"{here[key]!r}; {_remedy(key, stored)}",
+            here,
+        )
+
+
+def differing_fact(stored: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Return the first fact in which two devices differ so that they cannot be compared."""
     for key in IDENTITY:
         if stored.get(key) != here[key]:
-            raise _other(what, key, stored.get(key), here[key])
+            return key
     sizes = stored.get("memory_gb"), here["memory_gb"]
     # A host's limit may move a little; cards of one name differ by gigabytes.
     if here["kind"] == "gpu" and None not in sizes and abs(sizes[0] - sizes[1]) > 1:
-        raise _other(what, "memory_gb", *sizes)
+        return "memory_gb"
+    return None
 
 
-def _other(what: str, key: str, stored: object, here: object) -> Refused:
-    return Refused(
-        f"{what} must stay on its hardware, whose {key} is {stored!r}, but got {here!r}; start "
-        "another study here"
-    )
+def group_name(here: Mapping[str, Any]) -> str:
+    """Return the name of the group of a study that is measured on this hardware."""
+    identity = [here[key] for key in IDENTITY]
+    if here["kind"] == "gpu" and here["memory_gb"] is not None:
+        identity.append(round(here["memory_gb"]))
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in here["name"]).split()
+    return f"{'-'.join(words)[:MOST_NAME_CHARACTERS].strip('-') or here['kind']}-{digest}"
+
+
+def _remedy(key: str, stored: Mapping[str, Any]) -> str:
+    if key == "cores":
+        return f"pin it to as many, as with `taskset -c 0-{max(0, int(stored['cores']) - 1)}`"
+    return "start another study here, or keep both apart with --allow-mixed"

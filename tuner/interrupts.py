@@ -1,16 +1,28 @@
-"""Ctrl-C and SIGTERM: asked once, twice, three times.
+"""Ctrl-C, SIGTERM and the end of the terminal: asked once, twice, three times.
 
 Once: the running trial ends after its present block and everything is saved. Twice: the trial is
 killed and everything is saved. Three times: this process ends at once; its children notice.
+
+What this process was started to ignore it goes on to ignore: Ctrl-C behind a script's `&`, the end
+of the terminal under `nohup`.
+
+A worker that a leader has started hears these from the leader alone: signals may reach a whole
+process group or control group, and would count twice.
 """
 
+import contextlib
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 EXIT_INTERRUPTED = 5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SLOT_VARIABLE = "TUNER_SLOT"
+"""Set by a leader for the workers that it starts: the worker's number."""
+ORDER = b"stop\n"
+"""What a leader writes to a worker's standard input for each request to stop."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_A_STUDY = ("the running trial ends after its block", "the running trial is killed")
 
 
@@ -24,7 +36,11 @@ class Interrupts:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._previous = {
+            number: signal.signal(number, self._note)
+            for number in _SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(
@@ -37,8 +53,36 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self._count()
+        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            os.write(2, line.encode())
+
+    def _count(self) -> None:
         self.count += 1
         if self.count >= 3:
             os._exit(EXIT_INTERRUPTED)
-        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
-        os.write(2, line.encode())
+
+
+class LeadersOrders(Interrupts):
+    """Counts the leader's orders; ends the process at once when the leader is gone."""
+
+    def __enter__(self) -> "LeadersOrders":
+        super().__enter__()
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Do nothing: the leader hears the same and says what it means."""
+
+    def _listen(self) -> None:
+        with open(0, "rb", buffering=0, closefd=False) as orders:
+            for _ in orders:
+                self._count()
+        os._exit(EXIT_INTERRUPTED)
+
+
+def own_slot() -> int | None:
+    """Return the number of this worker, None for a process that no leader has started."""
+    slot = os.environ.get(SLOT_VARIABLE)
+    return int(slot) if slot else None

@@ -6,8 +6,9 @@ study. Nothing here knows what a trial measures.
 """
 
 import contextlib
+import errno
 import os
-import selectors
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,39 +18,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.address import without_secrets
+from tuner.classification import classify, phase_of, signal_name
+from tuner.errors import TunerError
+from tuner.event_reader import EventReader
 from tuner.interrupts import Interrupts
-from tuner.outcome import (
-    Completed,
-    Crashed,
-    Interrupted,
-    Outcome,
-    OutOfMemory,
-    PredictedOutOfMemory,
-    TimedOut,
-)
-from tuner.protocol import STOP, Event, Request, TrainRequest, parse_event, request_line
+from tuner.outcome import Interrupted, Outcome, TimedOut
+from tuner.protocol import LAST, STOP, Event, Request, TrainRequest, request_line
+from tuner.standstill import RunningTime, Standstill
+from tuner.trial_log import TrialLog
+from tuner.warden import MARK, Warden, end_marked
+
+CHILD_VARIABLE = "TUNER_TEST_CHILD"
+"""Names the file of a program that tests run in place of the trial process."""
 
 GRACE_S = 5.0
 """How long a child may take to end by itself once it has no more to do."""
 
 _POLL_S = 0.1
-_PHASES = {
-    "ready": "starting",
-    "started": "compiling",
-    "compiled": "warming up",
-    "warm": "training",
-    "block": "training",
-    "measured": "evaluating",
-    "done": "ending",
-}
-_OOM_TEXTS = (
-    "RESOURCE_EXHAUSTED",
-    "Out of memory",
-    "bad_alloc",
-    "MemoryError",
-    "Cannot allocate memory",
-    "failed to map segment",  # of a shared library that is loaded late
-)
+_STARTING_S = 10.0
+"""How long to try again when the system refuses to start a process."""
+_REFUSALS = (errno.EAGAIN, errno.ENOMEM)
+_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_BOTH_SIGNALLED_S = 0.5
+"""Time between the same signal's coming to a child and to this process."""
 
 
 class Child:
@@ -64,42 +55,52 @@ class Child:
         log_path: Path,
         *,
         preload: str | None,
+        mark: str | None = None,
         python: str = sys.executable,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start the process; it imports jax and, if given, what the environment `preload` needs.
 
         Args:
-            log_path: takes its stdout and stderr.
-            preload: name of an environment.
-            python: the interpreter, of this environment or of another that has this package.
+            log_path: where its stdout and stderr go.
+            preload: an environment's name.
+            mark: what its descendants are known by (see `tuner.warden`); by default its own.
+            python: its interpreter, of this environment or of another that has this package.
             variables: of its environment, on top of this process's.
+
+        Raises:
+            OSError: the process could not be started.
         """
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._log_path = log_path
-        self._events_fd, write_fd = os.pipe()
-        os.set_blocking(self._events_fd, False)
-        command = [python, "-P", "-m", "tuner.child"]
-        with log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *command,
-                    "--events-fd",
-                    str(write_fd),
-                    *(("--preload", preload) if preload else ()),
-                ],
+        self._log = TrialLog(log_path)
+        self._mark = mark or f"{_new_mark()}0"
+        read_fd, write_fd = os.pipe()
+        try:
+            self._process = self._start(write_fd, preload, python, variables or {})
+        except OSError:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        self._events = EventReader(read_fd)
+        self.lived_on = False
+        """Whether it had to be killed, because it was still there when it had no more to do."""
+
+    def _start(
+        self, write_fd: int, preload: str | None, python: str, variables: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        stand_in = os.environ.get(CHILD_VARIABLE)
+        command = [python, "-P", *([stand_in] if stand_in else ["-m", "tuner.child"])]
+        command += ["--events-fd", str(write_fd), "--parent", str(os.getpid())]
+        with self._log.open() as log:
+            return subprocess.Popen(
+                [*command, *(("--preload", preload) if preload else ())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_fd,),
                 start_new_session=True,
-                env={**without_secrets(os.environ), **(variables or {})},
+                env=without_secrets(os.environ) | {MARK: self._mark} | dict(variables),
             )
-        os.close(write_fd)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._events_fd, selectors.EVENT_READ)
-        self._buffer = b""
-        self._ended = False
 
     @property
     def pid(self) -> int:
@@ -113,14 +114,11 @@ class Child:
 
     def rename_log(self, log_path: Path) -> None:
         """Give the log its final name; what is written from now on goes there too."""
-        os.replace(self._log_path, log_path)
-        self._log_path = log_path
+        self._log.rename(log_path)
 
     def log_tail(self, size_bytes: int = 4000) -> str:
         """Return the end of what the process printed."""
-        with self._log_path.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - size_bytes))
-            return log.read().decode(errors="replace")
+        return self._log.tail(size_bytes)
 
     def send(self, request: Request | dict[str, str]) -> None:
         """Write a request; a child that has ended already is noticed by `next_event`."""
@@ -133,94 +131,132 @@ class Child:
     def next_event(self, timeout_s: float) -> Event | None:
         """Return the next event, or None when there is none within `timeout_s`.
 
-        Lines that are no events are passed over: a library could write to any descriptor.
+        Lines that are no events are passed over: a library could write to any descriptor. The log
+        is held to its size meanwhile.
         """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            line, separator, rest = self._buffer.partition(b"\n")
-            if separator:
-                self._buffer = rest
-                with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
-                    return parse_event(line)
-                continue
-            if self._ended or not self._selector.select(max(0.0, deadline - time.monotonic())):
-                return None
-            chunk = os.read(self._events_fd, 1 << 16)
-            self._ended = not chunk
-            self._buffer += chunk
+        self._log.cut()
+        return self._events.next(timeout_s)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the child is gone and every event of it has been read."""
-        if b"\n" in self._buffer:
-            return False
-        if not self._ended and self._process.poll() is not None:
-            self._ended = not self._selector.select(0)
-        return self._ended
+        """Whether the child is gone, or sends no more, and every event of it has been read."""
+        is_over = self._events.has_ended or not self.is_alive
+        return is_over and self._events.is_empty
 
     def end(self, grace_s: float = GRACE_S) -> int:
-        """Wait for the process, kill what is left of its group, return the exit status."""
+        """Wait for the process, kill what is left of it and its descendants; return its status."""
         try:
-            # One that is still there is killed below, like any process it has left behind.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace_s)
+            self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.lived_on = True
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         returncode = self._process.wait()
+        end_marked(self._mark)
+        self._log.cut()
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        if self._events_fd >= 0:
-            self._selector.close()
-            os.close(self._events_fd)
-            self._events_fd = -1
+        self._events.close()
         return returncode
 
 
 class Launcher:
-    """Starts children, and keeps one spare that has its imports behind it."""
+    """Starts children, and keeps one spare that has its imports behind it.
+
+    Whatever becomes of this process, its children and what they have started end with it.
+    """
 
     def __init__(self, logs: Path, *, preload: str | None) -> None:
         """Keep logs in the folder `logs`; children prepare for the environment `preload`."""
         self._logs = logs
         self.preload = preload
         self._spare: Child | None = None
+        self._mark = _new_mark()
+        self._started = 0
+        self._warden: Warden | None = None
 
     def prepare(self) -> None:
-        """Start the spare. Only while nothing is measured: importing takes whole cores."""
-        if self._spare is not None and not self._spare.is_alive:
-            self._spare.end(grace_s=0)  # its death is not the fault of the next config
-            self._spare = None
+        """Start the spare. Only while nothing is measured: importing takes whole cores.
+
+        Where that is not possible now, `take` tries again when a child is needed.
+        """
+        self._drop_dead_spare()
         if self._spare is None:
-            self._spare = Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload)
+            with contextlib.suppress(OSError):
+                self._spare = self._start()
 
     def take(self, log_name: str) -> Child:
-        """Return the spare, or a new child, with its log under its own name."""
-        self.prepare()
-        child = self._spare
-        if child is None:
-            raise ValueError("a launcher must have a spare once it is prepared")
+        """Return the spare, or a new child, with its log under its own name.
+
+        Raises:
+            TunerError: the system refuses to start a process.
+            OSError: the log cannot be written.
+        """
+        self._drop_dead_spare()
+        child = self._spare or self._start_patiently()
         self._spare = None
         child.rename_log(self._logs / log_name)
         return child
 
     def close(self) -> None:
-        """End the spare."""
+        """End the spare and what it has started."""
         if self._spare is not None:
             self._spare.end(grace_s=0)
             self._spare = None
             (self._logs / f"spare-{os.getpid()}.log").unlink(missing_ok=True)
+        if self._warden is not None:
+            self._warden.close()
+            self._warden = None
+
+    def _start(self) -> Child:
+        if self._warden is None or not self._warden.is_alive:
+            if self._warden is not None:
+                self._warden.close()
+            self._warden = Warden(self._mark, without_secrets(os.environ))
+        self._started += 1
+        mark = f"{self._mark}{self._started}"
+        return Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload, mark=mark)
+
+    def _start_patiently(self) -> Child:
+        deadline = time.monotonic() + _STARTING_S
+        while True:
+            try:
+                return self._start()
+            except OSError as error:
+                if error.errno not in _REFUSALS:
+                    raise
+                if time.monotonic() > deadline:
+                    raise TunerError(
+                        f"a process must start within {_STARTING_S:g} s, but got: "
+                        f"{error.strerror}; end other processes or raise their limit (ulimit -u)"
+                    ) from None
+            time.sleep(_POLL_S)
+
+    def _drop_dead_spare(self) -> None:
+        if self._spare is not None and not self._spare.is_alive:
+            self._spare.end(grace_s=0)  # its death is not the fault of the next config
+            self._spare = None
+
+
+def _new_mark() -> str:
+    """Return a mark that no other process has, ending in a dot."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}."
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRun:
-    """What came of one train request: its end, its events, and its clock (monotonic seconds)."""
+    """What came of one train request: its end, its events, and its clock (monotonic seconds).
+
+    `standstills` are the times in which nobody watched, because this process did not run.
+    """
 
     outcome: Outcome
     events: tuple[Event, ...]
     requested: float
     ended: float
+    standstills: tuple[Standstill, ...] = ()
 
     def first(self, name: str) -> Event | None:
         """Return the first event of that name."""
@@ -249,17 +285,21 @@ def run_trial(
     Args:
         child: a child that has not been asked anything but questions; it is ended here.
         request: the trial.
-        timeout_s: seconds from request to end, after which the process group is killed.
+        timeout_s: seconds from request to end, after which the process group is killed; those in
+            which this process did not run do not count.
         interrupts: what the user or the scheduler asked of the study.
         on_event: called with every event; returns an outcome to end the trial.
         give_up_at: monotonic time at which the trial is interrupted; None for never.
     """
     requested = time.monotonic()
+    running = RunningTime()
     events: list[Event] = []
     verdict: Outcome | None = None
     child.send(request)
     while verdict is None and not child.has_ended:
+        running.see_work()
         event = child.next_event(_POLL_S)
+        running.see_wait()
         if event is not None:
             events.append(event)
             try:
@@ -270,9 +310,9 @@ def run_trial(
             if event.name == "done":
                 break
         verdict = verdict or _interrupted(interrupts, events, fresh=event is not None)
-        if verdict is None and time.monotonic() - requested > timeout_s:
+        if verdict is None and running.seconds > timeout_s:
             verdict = TimedOut(
-                f"still {_phase(events)} after {timeout_s:g} s; raise --timeout if the config is "
+                f"still {phase_of(events)} after {timeout_s:g} s; raise --timeout if the config is "
                 "worth more"
             )
         if verdict is None and give_up_at is not None and time.monotonic() > give_up_at:
@@ -280,54 +320,29 @@ def run_trial(
     if verdict is not None:
         child.send(STOP)
     returncode = child.end(0 if isinstance(verdict, TimedOut | Interrupted) else GRACE_S)
-    outcome = verdict or classify(events, returncode, child.log_tail())
-    return TrialRun(outcome, tuple(events), requested, time.monotonic())
-
-
-def classify(events: list[Event], returncode: int, log_tail: str) -> Outcome:
-    """Say how a trial ended that nobody stopped, from its events, exit status and last words."""
-    last = events[-1] if events else None
-    phase = _phase(events)
-    if last is not None and last.name == "done":
-        return Completed()
-    if last is not None and last.name == "refused":
-        predicted, limit = last.data["predicted_bytes"] / 1e9, last.data["limit_bytes"] / 1e9
-        return PredictedOutOfMemory(
-            f"the compiled program needs {predicted:.4g} GB, but the gate allows {limit:.4g} GB"
-        )
-    if last is not None and last.name in ("error", "rejected"):
-        text = f"{last.data['type']} while {phase}: {last.data['text']}"
-        if any(mark in text for mark in _OOM_TEXTS):
-            return OutOfMemory(text)
-        return Crashed(text)
-    if returncode >= 0:
-        return Crashed(f"the process ended with status {returncode} while {phase}")
-    name = _signal_name(-returncode)
-    if any(mark in log_tail for mark in _OOM_TEXTS):
-        return OutOfMemory(f"the process ended by {name} while {phase}, out of memory by its log")
-    hint = "; the host may be out of memory" if -returncode == signal.SIGKILL else ""
-    return Crashed(f"the process ended by {name} while {phase}{hint}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have none
-        return f"signal {number}"
-
-
-def _phase(events: list[Event]) -> str:
-    names = [event.name for event in events if event.name in _PHASES]
-    return _PHASES[names[-1]] if names else "starting"
+    is_cut_off = verdict is None and (not events or events[-1].name not in LAST)
+    if is_cut_off and _was_stopped_too(returncode, interrupts):
+        verdict = Interrupted(f"ended by {signal_name(-returncode)} while {phase_of(events)}")
+    outcome = verdict or classify(events, returncode, child.log_tail(), lived_on=child.lived_on)
+    return TrialRun(outcome, tuple(events), requested, time.monotonic(), tuple(running.standstills))
 
 
 def _interrupted(interrupts: Interrupts, events: list[Event], fresh: bool) -> Outcome | None:
     """Return how an asked-for stop ends the trial now, or None if it goes on for the moment."""
     if interrupts.count >= 2:
         return Interrupted("killed at the second request to stop")
-    if interrupts.count == 0 or _phase(events) in ("evaluating", "ending"):
+    if interrupts.count == 0 or phase_of(events) in ("evaluating", "ending"):
         return None
     block_ended = fresh and events[-1].name == "block"
-    if _phase(events) == "training" and not block_ended:
+    if phase_of(events) == "training" and not block_ended:
         return None
-    return Interrupted(f"stopped on request while {_phase(events)}")
+    return Interrupted(f"stopped on request while {phase_of(events)}")
+
+
+def _was_stopped_too(returncode: int, interrupts: Interrupts) -> bool:
+    """Whether a child was killed by whoever asked this process to stop, in the same breath."""
+    if -returncode in _STOPPING_SIGNALS:
+        deadline = time.monotonic() + _BOTH_SIGNALLED_S
+        while not interrupts.count and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return bool(interrupts.count) and -returncode in (*_STOPPING_SIGNALS, signal.SIGKILL)

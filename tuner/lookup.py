@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage import overview
+from storage.database import is_proxy
 from tuner.address import of_study
 from tuner.config import (
     DATA_FILES,
+    GROUP_MARK,
     MarketSettings,
     SpaceSettings,
     StudyConfig,
@@ -30,14 +32,14 @@ NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
     """Return the config of a study, with flags on top, and the facts stored with it.
 
-    Reads SQL only: no Optuna, no device, no lock.
+    Reads SQL only, but behind a proxy: no Optuna, no device, no lock.
 
     Raises:
         StudyNotFound: there is no such study, or it was killed before it began.
         Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
         UsageError: a flag is wrong, or the storage's password is nowhere to be found.
     """
-    require_name(name)
+    require_name(name, may_be_group=True)
     places = StudyConfig(
         **{k: v for k, v in flags.items() if k in ("runs_dir", "storage") and v is not None}
     )
@@ -45,7 +47,7 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     in_file = read_settings(written) if written.exists() else {}
     storage = of_study(places.storage, in_file, places.folder(name))
     places = places.model_copy(update={"storage": storage})
-    facts = overview.study_facts(places.storage_url(name), name)
+    facts = facts_of(places.storage_url(name), name)
     if "config" not in facts:
         raise UsageError(
             f"the study {name!r} must have begun, but was stopped before; start it again with "
@@ -61,17 +63,45 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     return config, facts
 
 
-def require_name(name: str) -> None:
-    """Refuse a name that cannot be a folder's.
+def facts_of(url: str, name: str) -> dict[str, Any]:
+    """Return the facts of a study, read by SQL, or by Optuna behind its gRPC proxy.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        StorageUnavailable: the database does not answer.
+    """
+    if not is_proxy(url):
+        return overview.study_facts(url, name)
+    from storage.studies import close_storage, load_study, open_storage, study_facts  # Optuna
+
+    storage = open_storage(url, create=False)
+    try:
+        return study_facts(load_study(storage, name))
+    finally:
+        close_storage(storage)
+
+
+def require_name(name: str, *, may_be_group: bool = False) -> None:
+    """Refuse a name that cannot be a folder's; that of a group is two names with a mark between.
 
     Raises:
         UsageError: it has other characters than letters, digits, '-', '_' and '.'.
     """
-    allowed = all(c.isalnum() or c in "-_." for c in name)
-    if not name or not allowed or name.startswith(".") or len(name) > 100:
+    parts = name.split(GROUP_MARK, 1) if may_be_group else [name]
+    if not all(map(_is_folder_name, parts)):
         raise UsageError(
             f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
         )
+
+
+def groups_of(url: str, name: str) -> list[str]:
+    """Return the names of a study's groups of other hardware, which are studies themselves."""
+    return [other for other in overview.study_names(url) if other.startswith(name + GROUP_MARK)]
+
+
+def _is_folder_name(name: str) -> bool:
+    allowed = all(c.isalnum() or c in "-_." for c in name)
+    return bool(name) and allowed and not name.startswith(".") and len(name) <= 100
 
 
 def _refuse_other_settings(

@@ -24,6 +24,9 @@ from tuner.throughput import Throughput, measure_throughput
 MUST_BE_FINITE = ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm")
 """Metrics that every block has: where one is None, it was not finite (JSON has no name for it)."""
 
+STOOD_STILL = "the machine was suspended, or this process was stopped,"
+"""Why a measurement is contaminated that was not watched all the time."""
+
 _CURVE_METRICS = ("entropy", "policy_loss", "value_loss", "approx_kl", "explained_variance")
 
 
@@ -119,6 +122,8 @@ def measure(
     if watch is not None:
         record = replace(record, **_device(watch))
         record = replace(record, joules_per_msteps=joules_per_msteps(record))
+    if (unwatched := _unwatched(run)) is not None:
+        record = replace(record, contaminated=unwatched)
     evaluation = _evaluation(run.first("done"))
     if evaluation is not None:
         record = replace(record, mean_return=evaluation.mean_return)
@@ -130,6 +135,17 @@ def measure(
         evaluation=evaluation,
         outcome=run.outcome,
     )
+
+
+def _unwatched(run: TrialRun) -> str | None:
+    """Say for how long nobody watched the measuring window, because this process did not run."""
+    window = window_of(run)
+    if window is None:
+        return None
+    overlapping = [s for s in run.standstills if s.start < window[1] and s.end > window[0]]
+    if not overlapping:
+        return None
+    return f"{STOOD_STILL} for {sum(s.seconds for s in overlapping):.0f} s"
 
 
 def joules_per_msteps(record: TrialRecord) -> float | None:

@@ -33,6 +33,10 @@ RETRY_ATTR = "retry"
 """User attribute of a trial that tries a crashed config once more."""
 
 
+HARDWARE_ATTR = "hardware"
+"""User attribute of a trial in a group of other hardware: the group's name."""
+
+
 class TrialFailed(Exception):
     """Tells Optuna FAIL: the fault is not the config's."""
 
@@ -55,6 +59,8 @@ class Objective:
             raise ValueError("a study must be calibrated before its trials run")
         for name, choices in session.config.space().choices().items():
             trial.suggest_categorical(name, choices)
+        if session.group is not None:
+            trial.set_user_attr(HARDWARE_ATTR, session.group)
         config = config_of(trial.params)
         if config is None:
             raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")

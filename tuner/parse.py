@@ -69,6 +69,18 @@ def positive_integers(value: object) -> object:
     return tuple(int(str(item)) for item in items)
 
 
+def indices(value: object) -> object:
+    """Return the numbers from 0 of `0,1`, in the order given."""
+    items = listed(value)
+    if items is None:
+        return None
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError("must be a list of numbers from 0, such as 0,1")
+    if not all(re.fullmatch(r"\d{1,4}", str(item)) for item in items):
+        raise ValueError("must be a list of numbers from 0, such as 0,1")
+    return tuple(int(str(item)) for item in items)
+
+
 def choices(value: object) -> object:
     """Return the choices of one dimension, sorted and without repeats."""
     numbers = positive_integers(value)

@@ -180,10 +180,46 @@ def event(name: str, **data: Any) -> Event:
     return Event(name, time.monotonic(), data)
 
 
+FIELDS: dict[str, tuple[str, ...]] = {
+    "ready": (),
+    "started": ("platform", "device_kind"),
+    "compiled": ("lower_s", "compile_s", "cached", "predicted_bytes", "limit_bytes", "flops",
+                 "bytes", "kernels", "work_is_lower_bound"),
+    "refused": ("predicted_bytes", "limit_bytes"),
+    "warm": ("seconds",),
+    "block": ("block", "env_steps", "block_env_steps", "seconds", "metrics", "learning",
+              "threads", "held_bytes", "resident_bytes"),
+    "measured": ("peak_bytes", "memory_source", "recompiles", "env_steps", "probe"),
+    "done": ("stopped",),
+    "error": ("type", "text"),
+    "rejected": ("type", "text"),
+    "probed": ("platform", "device_kind", "versions"),
+    "peaks": (),
+    "traced": ("traced", "seconds"),
+    "random": ("returns",),
+    "fits": ("hardware", "limit_bytes", "tried"),
+}  # fmt: skip
+"""Every event, and what it must say for the parent to use it."""
+
+LAST = ("done", "refused", "error", "rejected")
+"""Events after which nothing more is to come of a trial."""
+
+
 def parse_event(line: bytes) -> Event:
-    """Return the event in a line of JSON; ValueError or KeyError if it is none."""
-    data = json.loads(line)
-    return Event(data.pop("event"), float(data.pop("t")), data)
+    """Return the event in a line of JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        data = json.loads(line)
+        name, t = data.pop("event"), float(data.pop("t"))
+        missing = set(FIELDS[name]) - set(data)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"a line must hold an event, but got {line[:80]!r}") from error
+    if missing or not math.isfinite(t):
+        raise ValueError(f"the event {name} must say {FIELDS[name]}, but got {line[:80]!r}")
+    return Event(name, t, data)
 
 
 def request_line(request: Request | dict[str, str]) -> bytes:

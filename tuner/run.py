@@ -5,13 +5,12 @@ followed by one that goes on.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
-import optuna
 from optuna.trial import TrialState, create_trial
 
+from storage.heartbeat import Heartbeat
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, close_trial, queue_again, running_trials
+from storage.recovery import CONSTRAINT
 from storage.studies import set_study_fact, study_facts
 from tuner.aggregate import hardware_of
 from tuner.calibration import (
@@ -20,19 +19,18 @@ from tuner.calibration import (
     measure_baseline,
     measure_chance,
 )
+from tuner.closing import close_stale_trials, heartbeat_of
+from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import RETRY_ATTR, Objective, TrialFailed, dashboard_attrs, fill_in_score
-from tuner.outcome import Completed, Crashed, Interrupted, Pruned
+from tuner.objective import HARDWARE_ATTR, dashboard_attrs, fill_in_score
+from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.references import References
-from tuner.score import default_min_gain
-from tuner.search.sampler import config_of, distributions, num_untried
+from tuner.search.sampler import config_of, distributions
 from tuner.session import Session
-from tuner.stopping import reason_to_stop
+from tuner.trials import INTERRUPTED, close_search, reason_now, search, wait_for_others
 
-INTERRUPTED = "stopped on request"
 FEASIBLE = (Completed.status, Pruned.status)
-CUT_OFF = "its process was killed while it ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +47,36 @@ class Ending:
     notes: tuple[str, ...] = ()
 
 
-def run(session: Session) -> Ending:
-    """Take a study from wherever it stands to its end, and remember that it ended."""
+def run(session: Session, crew: Crew) -> Ending:
+    """Take a study from wherever it stands to its end, and remember that it ended.
+
+    Args:
+        session: the leader's hold on the study.
+        crew: the workers that search beside it; not started yet.
+    """
     facts = study_facts(session.study)
     if "references" in facts:
         session.references = References.from_json(facts["references"])
         session.use_measured_baseline()
     if facts.get("ended") is not None:
         set_study_fact(session.study, "ended", None)  # a kill from now on leaves it unfinished
+    close_search(session, None)
     session.save_leftovers()
+    session.adopt()
     close_stale_trials(session)
     session.rewrite_csv()
     try:
-        calibrate(session)
-        reason = search(session)
+        with heartbeat_of(session) as heartbeat, crew:
+            calibrate(session)
+            reason = lead(session, crew, heartbeat)
     except KeyboardInterrupt:
         reason = INTERRUPTED
     except NothingFeasible as error:
         ending = Ending("nothing fits in memory", refusal=str(error), exit_code=error.exit_code)
         set_study_fact(session.study, "ended", asdict(ending))
         return ending
+    session.adopt()
+    session.add_rows()
     if reason == INTERRUPTED:
         return Ending(reason, exit_code=5)
     session.say(f"search ended: {reason}")
@@ -76,49 +84,6 @@ def run(session: Session) -> Ending:
     if ending.exit_code != 5:
         set_study_fact(session.study, "ended", asdict(ending))
     return ending
-
-
-def close_stale_trials(session: Session) -> None:
-    """End every trial that a killed process left RUNNING, as its record says.
-
-    The caller holds the study's lock, so that none of them can be alive.
-    """
-    name = session.study.study_name
-    for trial in running_trials(session.study):
-        record = _best_record(session, trial.number)
-        config = config_of(trial.params)
-        if record is None and config is not None:
-            params: dict[str, Any] = config.as_dict()
-            record = TrialRecord(
-                trial=trial.number,
-                replicate=0,
-                status=Interrupted.status,
-                reason=CUT_OFF,
-                **params,
-            )
-            session.telemetry.save(name, record)
-        value = None
-        if record is not None and record.status == "success" and record.final_score is None:
-            value = fill_in_score(session, record)
-        crashed = record is not None and record.status == Crashed.status
-        if crashed and not trial.user_attrs.get(RETRY_ATTR, False):
-            queue_again(session.study, trial.number, user_attrs={RETRY_ATTR: True})
-        state = close_trial(
-            session.study,
-            trial.number,
-            reason=CUT_OFF,
-            record=record,
-            value=value,
-            requeue=not crashed,
-        )
-        session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
-
-
-def _best_record(session: Session, trial: int) -> TrialRecord | None:
-    """Return the record that stands for a trial: the last clean success, else its first."""
-    records = [r for r in session.records() if r.trial == trial]
-    clean = [r for r in records if r.status == "success" and r.contaminated is None]
-    return clean[-1] if clean else next(iter(records), None)
 
 
 def calibrate(session: Session) -> None:
@@ -135,7 +100,7 @@ def calibrate(session: Session) -> None:
         references, measurements = measure_baseline(session, chance, budget_env_steps(session))
         session.references = references
         # A calibration that was killed while it was saved may have left more rows than this one.
-        session.telemetry.discard(name, 0)
+        session.table.discard(name, 0)
         for measurement in measurements:
             session.keep(measurement)
         session.rewrite_csv()
@@ -155,6 +120,7 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
     space = session.config.space()
     params = {name: getattr(record, name) for name in distributions(space)}
     inside = config_of(params) in space.config_set()
+    group = {} if session.group is None else {HARDWARE_ATTR: session.group}
     value = record.final_score
     session.study.add_trial(
         create_trial(
@@ -162,41 +128,31 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
             value=fill_in_score(session, record) if value is None else value,
             params=params if inside else {},
             distributions=distributions(space) if inside else {},
-            user_attrs=dashboard_attrs(record),
+            user_attrs=dashboard_attrs(record) | group,
             system_attrs={f"constraints:{CONSTRAINT}": 0.0},
         )
     )
 
 
-def search(session: Session) -> str:
-    """Run trials until there is a reason to stop, and return it."""
-    if session.references is None:
-        raise ValueError("a study must be calibrated before it is searched")
-    config, study = session.config, session.study
-    min_gain = config.min_gain
-    if min_gain is None:
-        min_gain = default_min_gain(session.references.epsilon)
-    objective = Objective(session)
+def lead(session: Session, crew: Crew, heartbeat: Heartbeat) -> str:
+    """Search together with the crew and with whoever else has joined; return why it ended.
+
+    What a worker leaves undone when it dies is done here, after the others have ended.
+    """
+    crew.start(session.time_left_s())
     while True:
-        reason = reason_to_stop(
-            session.records(),
-            trials=config.trials,
-            patience=config.patience,
-            min_gain=min_gain,
-            min_trials=config.min_trials,
-            untried=num_untried(study, config.space()) + num_waiting(study),
-            time_left_s=session.time_left_s(),
-        )
+        reason = search(session, heartbeat)
+        if reason == INTERRUPTED:
+            return reason
+        close_search(session, reason)
+        crew.wait()
+        wait_for_others(session)
         if session.bench.interrupts.count:
             return INTERRUPTED
-        if reason is not None:
-            return reason
-        study.optimize(objective, n_trials=1, catch=(TrialFailed,))
-
-
-def num_waiting(study: optuna.Study) -> int:
-    """Return how many trials are queued."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        now = reason_now(session)
+        if now is not None:
+            return now
+        close_search(session, None)
 
 
 def finish(session: Session, reason: str) -> Ending:
@@ -214,7 +170,7 @@ def finish(session: Session, reason: str) -> Ending:
         notes = confirm(session)
         if session.bench.interrupts.count:
             return Ending(reason, notes=tuple(notes), exit_code=5)
-        paths = export(session, session.folder / "profiles", reservations=notes)
+        paths = export(session, session.config.profiles_folder(name), reservations=notes)
     except ExportRefused as error:
         return Ending(reason, refusal=str(error), exit_code=error.exit_code)
     return Ending(reason, profiles=tuple(str(path) for path in paths), notes=tuple(notes))

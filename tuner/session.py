@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 
 from storage import csv_file
+from storage.attributes import AttributeTelemetry, adopt
 from storage.errors import StorageError
 from storage.journal import Entry, Journal, save_leftovers
 from storage.patience import Patience
@@ -21,7 +22,7 @@ from storage.studies import study_facts
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order, Say
-from tuner.config import StudyConfig
+from tuner.config import GROUP_MARK, StudyConfig
 from tuner.contamination import Repeats
 from tuner.measurement import Measurement
 from tuner.outcome import Interrupted, Outcome
@@ -31,6 +32,7 @@ from tuner.space import HardwareConfig
 from tuner.workload import data_facts, refuse_other_data
 
 CSV_NAME = "trials.csv"
+LEADER = "leader"
 FAULT_VARIABLE = "TUNER_TEST_FAULT"
 """Orders faults for the tests: `3:kill,5:hang`, by trial; never for the baseline."""
 
@@ -39,25 +41,34 @@ OnBlock = Callable[[Event], Outcome | None]
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One command's hold on a study."""
+    """One command's hold on a study; `worker` is the name under which it measures.
+
+    The leader, one process at a time, holds the study's lock and alone writes its trials.csv.
+    """
 
     config: StudyConfig
     study: optuna.Study
-    telemetry: Telemetry
+    telemetry: Telemetry | AttributeTelemetry
     bench: Bench
     say: Say
     started: float
     references: References | None = None
     repeats: Repeats = field(default_factory=Repeats)
     patience: Patience | None = None
+    worker: str = LEADER
     journal: Journal = field(init=False)
-    _is_csv_behind: bool = field(default=False, init=False)
+    _in_csv: dict[tuple[int, int], str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder)
         if self.patience is not None:
             self.patience.waiting = self.journal.describe
             self.patience.on_pause = self.journal.write
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process holds the study's lock."""
+        return self.worker == LEADER
 
     @property
     def folder(self) -> Path:
@@ -82,6 +93,24 @@ class Session:
     def records(self) -> list[TrialRecord]:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
+
+    @property
+    def group(self) -> str | None:
+        """The name of the hardware's group, None in a study that is no group."""
+        return self.study.study_name.partition(GROUP_MARK)[2] or None
+
+    @property
+    def table(self) -> Telemetry:
+        """The table itself, which a worker behind a proxy does not reach."""
+        if not isinstance(self.telemetry, Telemetry):
+            raise ValueError("a leader must reach the database, but got a proxy")
+        return self.telemetry
+
+    def adopt(self) -> None:
+        """Copy into the table what workers behind a proxy have measured, where it is reached."""
+        if isinstance(self.telemetry, Telemetry):
+            for record in adopt(self.study, self.telemetry):
+                self.say(f"trial {record.trial}: measured behind a proxy, now in the table")
 
     def order(
         self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool
@@ -190,7 +219,7 @@ class Session:
         curve, samples = tuple(measurement.curve), tuple(measurement.samples)
         self.journal.add(Entry(self.study.study_name, record, curve, samples))
         self.journal.settle(self._save)
-        self._add_row(record)
+        self.add_rows()
         self.say(describe(record))
         return record
 
@@ -204,13 +233,36 @@ class Session:
 
     def rewrite_csv(self) -> None:
         """Make trials.csv anew from the table, if the disk takes it."""
-        self._is_csv_behind = True
+        records = self.records()
+        self._in_csv = None
         try:
-            csv_file.rewrite(self.folder / CSV_NAME, self.records())
+            csv_file.rewrite(self.folder / CSV_NAME, records)
         except StorageError as error:
             self.say(f"{CSV_NAME} is behind the table: {error}")
         else:
-            self._is_csv_behind = False
+            self._in_csv = {(r.trial, r.replicate): r.status for r in records}
+
+    def add_rows(self) -> None:
+        """Add to trials.csv what has come into the table since, of other workers too.
+
+        The table is what counts; where a row is missing, or was replaced, the file is made anew.
+        """
+        if not self.is_leader:
+            return
+        records, known = self.records(), self._in_csv
+        if known is None or any(
+            known.get((r.trial, r.replicate), r.status) != r.status for r in records
+        ):
+            self.rewrite_csv()
+            return
+        try:
+            for record in records:
+                if (key := (record.trial, record.replicate)) not in known:
+                    csv_file.append(self.folder / CSV_NAME, record)
+                    known[key] = record.status
+        except StorageError as error:
+            self._in_csv = None
+            self.say(f"{CSV_NAME} lacks a row: {error}")
 
     def _save(self, entry: Entry) -> None:
         self.telemetry.save(entry.study, entry.record, entry.curve, entry.samples)
@@ -220,17 +272,6 @@ class Session:
         known = self.telemetry.record(entry.study, entry.record.trial, entry.record.replicate)
         if known is None or known.status == Interrupted.status:
             self._save(entry)
-
-    def _add_row(self, record: TrialRecord) -> None:
-        """Add a row to trials.csv; the table is what counts, and the file is made anew from it."""
-        if self._is_csv_behind:
-            self.rewrite_csv()
-            return
-        try:
-            csv_file.append(self.folder / CSV_NAME, record)
-        except StorageError as error:
-            self._is_csv_behind = True
-            self.say(f"{CSV_NAME} lacks a row: {error}")
 
 
 def describe(record: TrialRecord) -> str:

@@ -73,6 +73,7 @@ def reason_to_stop(
     min_trials: int,
     untried: int,
     time_left_s: float | None,
+    running: int = 0,
 ) -> str | None:
     """Return why the search ends now, in words for the user, or None if it goes on.
 
@@ -84,9 +85,10 @@ def reason_to_stop(
         min_trials: counted trials before which patience does not end a study.
         untried: configs of the space that have not been tried.
         time_left_s: of the budget, None without one.
+        running: trials that other workers are measuring.
     """
     number = len(counted(records))
-    if trials is not None and number >= trials:
+    if trials is not None and number + running >= trials:
         return f"--trials {trials} reached"
     if untried == 0:
         return f"every config of the space has been tried ({number} trials)"

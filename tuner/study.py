@@ -16,12 +16,14 @@ from filelock import FileLock, Timeout
 
 from storage import overview
 from storage.atomic import atomic_write_text
-from storage.database import parse_url, sqlite_path
+from storage.attributes import AttributeTelemetry
+from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.patience import Patience
-from storage.patient import PatientStorage, patient
+from storage.patient import patient
 from storage.studies import (
+    StudyStorage,
     create_study,
     load_study,
     open_storage,
@@ -31,11 +33,15 @@ from storage.studies import (
 )
 from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
-from tuner.config import StopSettings, StudyConfig
+from tuner.config import GROUP_MARK, StopSettings, StudyConfig
+from tuner.crew import crew_beside
 from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
+from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
+    OtherHardware,
     device_kind,
+    group_name,
     hardware_facts,
     learn_peaks,
     open_bench,
@@ -43,12 +49,16 @@ from tuner.hardware import (
     refuse_other_hardware,
 )
 from tuner.interrupts import Interrupts
-from tuner.lookup import find, require_name
+from tuner.lookup import find, groups_of, require_name
+from tuner.placement import places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
-from tuner.session import Session
+from tuner.session import LEADER, Session
 from tuner.workload import data_facts, refuse_other_data
+
+SEEDS_OF_A_SLOT = 100_003
+"""Between the seeds of two workers' samplers."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -60,17 +70,22 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
-    started = time.monotonic()
     require_name(name)
+    return begin(config, name, say=say)
+
+
+def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
+    """Create a study, or the group of one for other hardware, and run it to its end."""
+    started = time.monotonic()
     url = config.storage_url(name)
-    parse_url(url)  # a wrong address is refused before the study's folder is made
-    data = data_facts(config)
-    with _hold(config, name), Interrupts() as interrupts:
+    require_database_itself(url)  # a wrong address is refused before the study's folder is made
+    data, spots = data_facts(config), places_for(config)
+    with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
         with open_bench(config, logs, interrupts, say) as bench:
             probed = probe_device(bench)
-            config = config.resolved(device_kind(probed))
+            config = with_own_share(config.resolved(device_kind(probed)))
             learn_peaks(bench, config, probed)
             if not config.space().configs():
                 raise UsageError(
@@ -84,12 +99,15 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "util_source", bench.device.util_source)
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "data", data)
+            code = fingerprint(config, probed["versions"], data)
+            set_study_fact(study, "fingerprint", code)
             set_study_fact(study, "config", config.as_data())
             discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:
-                return _run(config, database, study, bench, say=say, started=started)
+                with open_session(config, database, study, bench, say=say, started=started) as held:
+                    return run(held, crew_beside(held, spots[1:]))
             except UsageError:
                 # Nothing was measured that counts: with another setting the name is to be had.
                 if "references" not in study_facts(study):
@@ -98,7 +116,9 @@ def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
                 raise
 
 
-def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
+def resume(
+    name: str, flags: Mapping[str, object], *, allow_mixed: bool = False, say: Say
+) -> Ending:
     """Go on with a study where it stands.
 
     A study that has ended by itself stays as it is unless a flag says when to stop instead.
@@ -106,40 +126,67 @@ def resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     Args:
         name: of the study.
         flags: settings given anew; those of workload and space must be the study's own.
+        allow_mixed: whether other hardware goes on with its own group instead, see `group_here`.
         say: tells the user a line.
 
     Raises:
         Refused: another space, workload or hardware than the study's.
         StudyNotFound: there is no such study.
     """
+    try:
+        return _resume(name, flags, say=say)
+    except OtherHardware as error:
+        if not allow_mixed or GROUP_MARK in name:
+            raise
+        config, group, exists = group_here(name, flags, error.here)
+    say(f"this is other hardware than that of {name}: measured apart, as {group}")
+    return _resume(group, flags, say=say) if exists else begin(config, group, say=say)
+
+
+def group_here(
+    name: str, flags: Mapping[str, object], here: Mapping[str, Any]
+) -> tuple[StudyConfig, str, bool]:
+    """Return the settings and the name of a study's group for this hardware, and if it exists.
+
+    A group is a study of its own in the same database, of the same workload, code and space, with
+    its own baseline, references and profiles: measurements of two devices cannot be compared.
+    """
+    config, _ = find(name, flags)
+    group = f"{name}{GROUP_MARK}{group_name(here)}"
+    exists = group in groups_of(config.storage_url(name), name)
+    return config.model_copy(update={"workers": 1, "devices": None}), group, exists
+
+
+def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags)
+    require_database_itself(config.storage_url(name))
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
         return Ending(**facts["ended"])
-    refuse_other_data(
-        facts.get("data", {}), data_facts(config), "a study", "start another study for these"
-    )
+    data, spots = data_facts(config), places_for(config)
+    refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (
         _hold(config, name),
         Interrupts() as interrupts,
+        spots[0].taken(),
         open_bench(
             config,
             config.folder(name) / "logs",
             interrupts,
             say,
-            util_source=_util_source(config, name, facts),
+            util_source=util_source_of(config, name, facts),
         ) as bench,
     ):
         probed = probe_device(bench)
+        here = fingerprint(config, probed["versions"], data)
+        refuse_other_code(facts.get("fingerprint"), here, name)
         refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
         learn_peaks(bench, config, probed)
         database = open_storage(config.storage_url(name), create=False)
-        study = load_study(database, name)
-        seed = config.seed + len(study.get_trials(deepcopy=False))
-        study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
-        study.pruner = make_pruner(config.pruner)
-        return _run(config, database, study, bench, say=say, started=started)
+        study = load_to_continue(database, config, name)
+        with open_session(config, database, study, bench, say=say, started=started) as session:
+            return run(session, crew_beside(session, spots[1:]))
 
 
 def export_profiles(
@@ -153,14 +200,16 @@ def export_profiles(
     """
     started = time.monotonic()
     config, facts = find(name, places)
-    with _hold(config, name), Interrupts() as interrupts:
-        logs, source = config.folder(name) / "logs", _util_source(config, name, facts)
+    place = places_for(config)[0]
+    with _hold(config, name), Interrupts() as interrupts, place.taken():
+        logs, source = config.folder(name) / "logs", util_source_of(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)
         database = open_storage(config.storage_url(name), create=False)
         study = load_study(database, name)
-        with _session(config, database, study, bench, say=say, started=started) as session:
+        with open_session(config, database, study, bench, say=say, started=started) as session:
             session.references = _stored_references(facts, name)
             session.save_leftovers()
+            session.adopt()
             session.use_measured_baseline()
             notes: list[str] = []
             if unconfirmed(session):
@@ -172,35 +221,35 @@ def export_profiles(
                     notes = confirm(session)
             if interrupts.count:
                 raise KeyboardInterrupt
-            return export(
-                session, directory or config.folder(name) / "profiles", reservations=notes
-            )
+            return export(session, directory or config.profiles_folder(name), reservations=notes)
 
 
-def _run(
-    config: StudyConfig,
-    database: PatientStorage,
-    study: optuna.Study,
-    bench: Bench,
-    *,
-    say: Say,
-    started: float,
-) -> Ending:
-    with _session(config, database, study, bench, say=say, started=started) as session:
-        return run(session)
+def load_to_continue(
+    database: StudyStorage, config: StudyConfig, name: str, *, slot: int = 0
+) -> optuna.Study:
+    """Load a study to run more trials of; a worker of another `slot` proposes others."""
+    study = load_study(database, name)
+    seed = config.seed + len(study.get_trials(deepcopy=False)) + SEEDS_OF_A_SLOT * slot
+    study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
+    study.pruner = make_pruner(config.pruner)
+    return study
 
 
 @contextmanager
-def _session(
+def open_session(
     config: StudyConfig,
-    database: PatientStorage,
+    database: StudyStorage,
     study: optuna.Study,
     bench: Bench,
     *,
     say: Say,
     started: float,
+    worker: str = LEADER,
 ) -> Iterator[Session]:
-    """Hold a study in a database that is waited for while it is away."""
+    """Hold a study in a database that is waited for while it is away.
+
+    `worker` is the name of a process that does not hold the study's lock.
+    """
     url = config.storage_url(study.study_name)
 
     def is_stopped() -> bool:
@@ -211,7 +260,7 @@ def _session(
     with (
         optuna_faults_of(url),
         patient(database, patience),
-        Telemetry(url, patience=patience) as telemetry,
+        measurements_of(study, url, patience) as telemetry,
     ):
         session = Session(
             config=config,
@@ -221,8 +270,30 @@ def _session(
             say=say,
             started=started,
             patience=patience,
+            worker=worker,
         )
         yield session
+
+
+def require_database_itself(url: str) -> None:
+    """Require an address that leads to our tables: who leads a study measures and writes there.
+
+    Raises:
+        UsageError: it is that of a proxy.
+        InvalidStorageUrl: it is no address of a database.
+    """
+    if is_proxy(url):
+        raise UsageError(
+            f"--storage must be the database itself to start or resume a study, but got the proxy "
+            f"{hide_password(url)}; use `tuner worker` behind a proxy"
+        )
+
+
+def measurements_of(
+    study: optuna.Study, url: str, patience: Patience
+) -> Telemetry | AttributeTelemetry:
+    """Return where measurements are kept: our table, or their trials where SQL is out of reach."""
+    return AttributeTelemetry(study) if is_proxy(url) else Telemetry(url, patience=patience)
 
 
 @contextmanager
@@ -260,7 +331,7 @@ def _refuse_existing(url: str, name: str) -> None:
     optuna.delete_study(study_name=name, storage=open_storage(url, create=False))
 
 
-def _util_source(config: StudyConfig, name: str, facts: Mapping[str, Any]) -> str | None:
+def util_source_of(config: StudyConfig, name: str, facts: Mapping[str, Any]) -> str | None:
     """Return what a study's utilisation was first read from, None before its first measurement."""
     if facts.get("util_source") is not None:
         return str(facts["util_source"])

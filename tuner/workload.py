@@ -38,18 +38,25 @@ PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
 PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
 
 
-def require_named_code(config: StudyConfig, flags: Mapping[str, object], file: Path) -> None:
-    """Require code of the user's to be named by a flag: a file of settings may come from anyone.
+def require_named_code(
+    config: StudyConfig, flags: Mapping[str, object], source: Path | str
+) -> None:
+    """Require code of the user's to be named by a flag: settings may come from anyone.
+
+    Args:
+        config: the settings, flags included.
+        flags: those given on the command line.
+        source: where the other settings come from, a file or a study.
 
     Raises:
-        UsageError: the file alone names it.
+        UsageError: the source alone names it.
     """
     for name in ("env", "trainer"):
         named = getattr(config, name)
         if named is not None and is_factory(named) and flags.get(name) is None:
             raise UsageError(
                 f"{flag(name)} must name code of your own on the command line, but got {named} "
-                f"from {file}, which alone may not run it; add {flag(name)} {named}"
+                f"from {source}, which alone may not run it; add {flag(name)} {named}"
             )
 
 

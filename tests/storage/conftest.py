@@ -51,8 +51,8 @@ def opened() -> Iterator[Callable[..., RDBStorage]]:
     """`open_storage`, creating unless told otherwise, whose storages are closed after the test."""
     storages = []
 
-    def open_it(url: str, *, create: bool = True, **options: int) -> RDBStorage:
-        storages.append(open_storage(url, create=create, **options))
+    def open_it(url: str, *, create: bool = True) -> RDBStorage:
+        storages.append(open_storage(url, create=create))
         return storages[-1]
 
     yield open_it

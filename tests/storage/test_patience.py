@@ -1,6 +1,7 @@
 """Waiting for real databases: which faults may pass, for how long, and what is said."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +118,25 @@ def test_no_password_is_told(postgres_url: str) -> None:
     engine.dispose()
     assert "authentication failed" in told[0]
     assert "hunter22" not in f"{told} {caught.value}"
+
+
+def test_only_the_thread_that_asks_for_it_does_not_wait() -> None:
+    """The heartbeat must not keep a study from waiting."""
+    patience = Patience(sqlite_url("study.db"), say=lambda line: None)
+    tries: list[int] = []
+
+    def attempt() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise sa.exc.OperationalError("SELECT", {}, Exception("the connection was lost"))
+        return "here"
+
+    found: list[str] = []
+    with patience.without_waiting():
+        thread = threading.Thread(target=lambda: found.append(patience.call(attempt)))
+        thread.start()
+        thread.join()
+        tries.clear()
+        with pytest.raises(sa.exc.OperationalError):
+            patience.call(attempt)
+    assert found == ["here"]

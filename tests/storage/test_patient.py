@@ -15,7 +15,6 @@ from storage.recovery import queue_again
 from storage.studies import create_study
 
 Opened = Callable[..., PatientStorage]
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 MOMENTS = ("before", "after")
 
 
@@ -52,7 +51,7 @@ def losing(storage: PatientStorage, moment: str, *, times: int = 1) -> Iterator[
 
 @pytest.fixture
 def storage(opened: Opened, url: str) -> PatientStorage:
-    return opened(url, heartbeat_s=1, grace_s=2)
+    return opened(url)
 
 
 def waiting(storage: PatientStorage, *, limit_s: float = 60) -> Patience:
@@ -119,7 +118,6 @@ def test_a_trial_that_another_worker_took_meanwhile_is_left_to_it(storage: Patie
             if storage.get_trial(1).state == TrialState.WAITING:
                 other = PatientStorage.__mro__[1].set_trial_state_values
                 other(storage, 1, TrialState.RUNNING)  # type: ignore[attr-defined]
-                storage.record_heartbeat(1)
 
         storage.patience.on_pause = be_taken
         trial = study.ask()
@@ -143,14 +141,13 @@ def test_a_study_that_is_given_up_is_left_as_by_a_kill(storage: PatientStorage) 
     assert [t.state.name for t in study.get_trials()] == ["RUNNING"]
 
 
-def test_after_an_outage_nobody_is_taken_for_dead_at_once(storage: PatientStorage) -> None:
-    study = create_study(storage, "demo")
-    storage.record_heartbeat(study.ask()._trial_id)
-    with storage.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
-    assert storage._get_stale_trial_ids(study._study_id) == [1]
-    second = study.ask()._trial_id
-    with losing(storage, "before") as lost:
-        storage.record_heartbeat(second)  # a beat that is missed harms nobody
-    assert lost
-    assert storage._get_stale_trial_ids(study._study_id) == []
+def test_a_trial_that_another_worker_made_meanwhile_is_left_to_it(storage: PatientStorage) -> None:
+    study, other = create_study(storage, "demo"), PatientStorage(storage.url)
+    with patient(storage, waiting(storage)), losing(storage, "before") as lost:
+        assert storage.patience is not None
+        storage.patience.on_pause = lambda: other.create_new_trial(study._study_id)
+        assert study.ask().number == 1
+        assert lost
+    assert [t.state.name for t in study.trials] == ["RUNNING", "RUNNING"]
+    other.remove_session()
+    other.engine.dispose()

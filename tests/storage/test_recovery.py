@@ -8,13 +8,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy as sa
-from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.database import connect, sqlite_url
+from storage.database import sqlite_url
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, close_trial, running_trials
+from storage.recovery import CONSTRAINT, close_trial, is_taken_over, running_trials
 from storage.studies import create_study, load_study, open_storage
 from storage.telemetry import Telemetry
 from tests.storage.processes import FORK
@@ -105,6 +105,32 @@ def test_an_unfinished_trial_fails_and_is_queued_with_what_it_had(
     study.optimize(lambda trial: trial.suggest_categorical("num_envs", (8, 16, 32)), n_trials=1)
     assert study.trials[1].params == {"num_envs": 16}
     assert study.trials[1].value == 16
+
+
+def test_a_trial_is_queued_again_as_often_as_is_allowed(study: optuna.Study) -> None:
+    _start(study)
+    close_trial(study, 0, reason="killed", max_retries=1)
+    assert study.ask().number == 1
+    close_trial(study, 1, reason="killed again", max_retries=1)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+
+
+def test_what_optuna_says_of_a_trial_that_another_has_closed_is_known(study: optuna.Study) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        close_trial(study, trial.number, reason="thought dead")
+        if trial.number:
+            trial.set_user_attr("sps", 1.0)
+        return 0.5
+
+    for _ in range(2):
+        with pytest.raises((ValueError, AssertionError)) as refused:
+            study.optimize(objective, n_trials=1)
+        assert is_taken_over(refused.value)
+    with pytest.raises(UpdateFinishedTrialError) as late:
+        study._storage.set_trial_user_attr(study.trials[0]._trial_id, "sps", 1.0)
+    assert is_taken_over(late.value)
+    assert not is_taken_over(ValueError("a config must have four dimensions"))
+    assert not is_taken_over(AssertionError("another"))
 
 
 def test_the_queue_keeps_what_was_not_suggested_yet(study: optuna.Study) -> None:
@@ -198,32 +224,3 @@ def test_a_killed_process_loses_nothing_that_it_had_saved(
     assert states == (["COMPLETE"] if is_saved else ["FAIL", "WAITING"])
     if not is_saved:
         assert study.trials[1].system_attrs["fixed_params"] == {"num_envs": 32}
-
-
-def _heartbeats(url: str) -> int:
-    engine = connect(url)
-    with engine.connect() as connection:
-        found = connection.scalar(sa.text("SELECT count(*) FROM trial_heartbeats"))
-    engine.dispose()
-    return int(found or 0)
-
-
-def test_a_silent_trial_of_another_worker_is_retried_once(url: str, opened: Opened) -> None:
-    """Heartbeats, for studies of several machines: nobody holds the lock there."""
-    study = create_study(opened(url, heartbeat_s=1, grace_s=1), "demo")
-    study.enqueue_trial({"num_envs": 32})
-    child = FORK.Process(target=_run_until_killed, args=(url, None))
-    child.start()
-    deadline = time.monotonic() + 60
-    while not (_heartbeats(url) and study.trials[0].params):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.kill()
-    child.join(60)
-    while len(study.trials) == 1:
-        assert time.monotonic() < deadline
-        with pytest.warns(optuna.exceptions.ExperimentalWarning):
-            fail_stale_trials(study)
-        time.sleep(0.2)
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
-    assert study.trials[1].params == {"num_envs": 32}

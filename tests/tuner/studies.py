@@ -5,10 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from optuna.trial import FrozenTrial
@@ -59,19 +59,30 @@ class Studies:
         return Studies(folder, self._cache_dir)
 
     def begin(
-        self, *arguments: str, fault: str = "", under: Sequence[str] = ()
+        self,
+        *arguments: str,
+        fault: str = "",
+        under: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        said: IO[str] | None = None,
     ) -> subprocess.Popen[str]:
         """Begin a command, with its output on pipes; to be used as a context manager.
 
-        `under` is the start of another command line, which runs it.
+        `under` is the start of another command line, which runs it; `variables` are added to its
+        environment; `said` is a file that takes its progress in place of a pipe.
         """
         return subprocess.Popen(
             [*under, TUNER, *arguments],
             cwd=self.folder,
-            env={**os.environ, "TMPDIR": str(self._locks), "TUNER_TEST_FAULT": fault},
+            env={
+                **os.environ,
+                "TMPDIR": str(self._locks),
+                "TUNER_TEST_FAULT": fault,
+                **(variables or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=said or subprocess.PIPE,
             text=True,
         )
 

@@ -6,7 +6,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
 import pytest
@@ -78,8 +77,8 @@ def test_help_names_every_command_of_a_real_study() -> None:
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
     assert set(COMMANDS) == {
-        "start", "resume", "list", "status", "show", "report", "export", "validate", "dashboard",
-        "doctor",
+        "start", "resume", "worker", "list", "status", "show", "report", "export", "validate",
+        "dashboard", "doctor",
     }  # fmt: skip
 
 
@@ -258,27 +257,25 @@ def test_report_names_the_three_profiles_and_why_the_search_ended(finished: Fini
     assert "search ended: --trials 5 reached" in " ".join(text.split())
 
 
-def test_export_prints_the_files_that_it_wrote(finished: Finished) -> None:
-    with tempfile.TemporaryDirectory(dir=finished.studies.folder) as folder:
-        ended = finished.studies.run("export", "done", "-o", folder)
-        assert ended.code == 0, ended.err
-        paths = ended.out.splitlines()
-        assert [path.rpartition("/")[2] for path in paths] == [
-            "balanced.yaml", "max_gpu.yaml", "max_quality.yaml"
-        ]  # fmt: skip
-        for path in paths:
-            profile = load_profile(path)
-            own = finished.studies.folder / "runs" / "done" / "profiles" / f"{profile.profile}.yaml"
-            assert profile.as_dict() | {"measured": {}} == (
-                yaml.safe_load(own.read_text()) | {"measured": {}}
-            )
+def test_export_prints_the_files_that_it_wrote(copied: Studies) -> None:
+    ended = copied.run("export", "done", "-o", "elsewhere")
+    assert ended.code == 0, ended.err
+    paths = ended.out.splitlines()
+    assert [path.rpartition("/")[2] for path in paths] == [
+        "balanced.yaml", "max_gpu.yaml", "max_quality.yaml"
+    ]  # fmt: skip
+    for path in paths:
+        profile = load_profile(copied.folder / path)
+        own = copied.folder / "runs" / "done" / "profiles" / f"{profile.profile}.yaml"
+        assert profile.as_dict() | {"measured": {}} == (
+            yaml.safe_load(own.read_text()) | {"measured": {}}
+        )
 
 
-def test_export_leaves_the_measurements_as_they_were(finished: Finished) -> None:
-    before = finished.studies.records("done")
-    with tempfile.TemporaryDirectory(dir=finished.studies.folder) as folder:
-        finished.studies.run("export", "done", "-o", folder)
-    assert finished.studies.records("done") == before
+def test_export_leaves_the_measurements_as_they_were(copied: Studies) -> None:
+    before = copied.records("done")
+    assert copied.run("export", "done", "-o", "elsewhere").code == 0
+    assert copied.records("done") == before
 
 
 def test_doctor_prints_one_document_about_this_machine(finished: Finished) -> None:

@@ -5,7 +5,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -70,12 +69,6 @@ def refused(ended: Ended, code: int, *words: str) -> None:
     assert len([line for line in lines if line.startswith("tuner: ")]) == 1
     for word in words:
         assert word in lines[-1]
-
-
-@pytest.fixture
-def copied(finished: Finished, tmp_path: Path) -> Studies:
-    """A copy of the finished study, to be spoilt."""
-    return finished.studies.copy_to(tmp_path)
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -71,6 +71,8 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "probe": ("false", True, False, True),
     "memory_limit": ("2GB", "1GiB", 2_000_000_000, 1_073_741_824),
     "reserve": ("1GB", 5, 1_000_000_000, 5),
+    "workers": ("2", 3, 2, 3),
+    "devices": ("1,0", [2], (1, 0), (2,)),
     "storage": ("sqlite:///a.db", "sqlite:///b.db", "sqlite:///a.db", "sqlite:///b.db"),
     "runs_dir": ("here", "there", Path("here"), Path("there")),
     "cache_dir": ("c1", "c2", Path("c1"), Path("c2")),

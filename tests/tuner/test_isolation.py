@@ -24,8 +24,9 @@ from tests.tuner.trials import (
     wait_for_event,
     wait_until,
 )
+from tuner.classification import classify
 from tuner.interrupts import Interrupts
-from tuner.isolation import Launcher, TrialRun, classify
+from tuner.isolation import Launcher, TrialRun
 from tuner.outcome import (
     Completed,
     Crashed,
@@ -315,6 +316,8 @@ OOM = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 by
          -signal.SIGSEGV, "", Crashed, "SIGSEGV while evaluating"),
         ([], 1, "unknown XLA_FLAGS", Crashed, "status 1 while starting"),
         (happened("ready"), 0, "", Crashed, "status 0 while starting"),
+        (happened("ready", "started"), -signal.SIGABRT,
+         "Thread creation via pthread_create() failed", Crashed, "it may have met a limit on"),
         # Real-time signals between SIGRTMIN and SIGRTMAX have no name of their own.
         (happened("ready"), -(signal.SIGRTMIN + 3), "", Crashed, "while starting"),
     ],
@@ -331,9 +334,10 @@ def test_a_spare_that_died_while_it_waited_is_replaced(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path, preload=None)
     before = {process.pid for process in psutil.Process().children()}
     launcher.prepare()
-    (spare,) = [p for p in psutil.Process().children() if p.pid not in before]
+    started = [p for p in psutil.Process().children() if p.pid not in before]
+    (spare,) = [p for p in started if "--events-fd" in p.cmdline()]
     spare.kill()
-    wait_until(lambda: spare.status() == psutil.STATUS_ZOMBIE, within_s=30)
+    wait_until(lambda: is_gone(spare.pid), within_s=30)
     child = launcher.take("trial.log")
     try:
         assert child.pid != spare.pid

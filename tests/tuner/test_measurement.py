@@ -22,6 +22,7 @@ from tuner.outcome import Completed, Pruned
 from tuner.peaks import Peaks
 from tuner.protocol import Event
 from tuner.space import HardwareConfig
+from tuner.standstill import Standstill
 
 CONFIG = HardwareConfig(10, 10, 2, 2)
 PEAKS = Peaks(matmul_flops_per_s=1e9, copy_bytes_per_s=1e10, launch_s=1e-6)
@@ -229,6 +230,20 @@ def test_a_trial_stopped_in_its_window_keeps_what_was_measured_so_far() -> None:
     assert (record.peak_memory_gb, record.env_steps, record.end_to_end_sps) == (None, None, None)
 
 
+# The window is from 106 to the end of the last block.
+@pytest.mark.parametrize(
+    ("start", "end", "is_contaminated"),
+    [(101.0, 105.0, False), (101.0, 107.0, True), (108.0, 108.0, True), (118.5, 119.0, False)],
+)
+def test_a_window_that_nobody_watched_is_contaminated(
+    start: float, end: float, is_contaminated: bool
+) -> None:
+    run = replace(RUN, standstills=(Standstill(start, end, 30.0),))
+    found = measured(run).record.contaminated
+    assert (found is not None) == is_contaminated
+    assert found is None or found.endswith("stopped, for 30 s")
+
+
 def test_a_trial_that_ended_before_its_window_has_no_throughput() -> None:
     run = TrialRun(Completed(), (STARTED, COMPILED), 100.0, 110.0)
     found = measured(run, stats=None)
@@ -312,8 +327,8 @@ def test_a_quiet_machine_contaminates_nothing() -> None:
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
-        ({"steal_percent": 12.4}, "steal of 12 % of the host"),
-        ({"other_cpu_percent": 35.0}, "load of other processes of 35 % of the host"),
+        ({"steal_percent": 12.4}, "steal of 12 % of its cores"),
+        ({"other_cpu_percent": 35.0}, "load of other processes of 35 % of its cores"),
         ({"other_device_percent": 8.0}, "another process computed on 8 % of the device"),
         # Software thermal slowdown, with an idle bit that is no fault.
         ({"throttle_reasons": 0x21}, "slowed itself down (reasons 0x21)"),

@@ -59,22 +59,22 @@ def test_a_study_with_many_faults_goes_on_to_its_profiles(studies: Studies) -> N
     assert profiles == {"balanced.yaml", "max_gpu.yaml", "max_quality.yaml"}
 
 
-def test_a_config_that_cannot_fit_is_refused_before_it_runs(studies: Studies) -> None:
+def test_a_config_that_cannot_fit_is_refused_before_it_runs(small: Studies) -> None:
     # Predicted: 37 kB for 8x16, 64 kB for 8x32 and 16x16 (the baseline), 118 kB for 16x32.
-    ended = studies.start("t", *SMALL, "--memory-limit", "90kB")
-    assert ended.code == 0, ended.err
-    records = [r for r in studies.records("t") if r.replicate == 0]
+    ended = small.resume("small", "--trials", "9", "--memory-limit", "90kB", "--min-feasible", "99")
+    assert ended.code == 7, ended.err
+    records = [r for r in small.records("small") if r.replicate == 0]
     (refused,) = [r for r in records if r.status == "predicted_oom"]
     assert (refused.num_envs, refused.num_steps) == (16, 32)
     assert f"needs {refused.predicted_memory_gb:.4g} GB" in str(refused.reason)
     assert refused.predicted_memory_gb is not None
     assert refused.predicted_memory_gb > 90e-6 == refused.memory_limit_gb
     assert (refused.sps, refused.window_s, refused.peak_memory_gb) == (None, None, None)
-    trial = studies.trials("t")[refused.trial]
+    trial = small.trials("small")[refused.trial]
     assert trial.state.name == "PRUNED"
     assert is_infeasible(trial)
     assert len({config_of(r) for r in records}) == len(records) == 4
-    status = json.loads(studies.run("status", "t", "--json").out)
+    status = json.loads(small.run("status", "small", "--json").out)
     assert (status["trials"]["pruned"], status["trials"]["complete"]) == (1, 3)
     assert (status["statuses"]["predicted_oom"], status["statuses"]["success"]) == (1, 3)
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(600)
 
 NASDAQ = Path(__file__).resolve().parents[1] / "data" / "nasdaq-daily.csv"
 QUICK = (*SPACE, "--baseline", "16,16,2,2", "--env-steps", "32768", "--trials", "1",
-         "--network", "32", "--learning-rate", "1e-3", "--min-feasible", "1",
+         "--network", "32", "--learning-rate", "1e-3", "--min-feasible", "9",
          "--repeat-disturbed", "false", "--probe", "false",
          "--env-param", "max_episode_steps=64")  # fmt: skip
 
@@ -48,7 +48,7 @@ def test_real_bars_may_move_but_not_change(studies: Studies) -> None:
     bars = studies.folder / "bars.csv"
     bars.write_bytes(NASDAQ.read_bytes())
     first = studies.start("n", "--phase", "1", "--data", "bars.csv", *QUICK)
-    assert first.code in (0, 7), first.err  # 7: so short a training may not stand out from chance
+    assert first.code == 7, first.err  # one config is too few to export
     assert "5,031 bars" in first.err
     record = studies.record("n", 0)
     assert record.status == "success"
@@ -59,7 +59,7 @@ def test_real_bars_may_move_but_not_change(studies: Studies) -> None:
     ended = studies.resume("n", "--trials", "1")
     assert ended.code == 2
     assert "no such file; give --data its place" in ended.err
-    assert studies.resume("n", "--trials", "1", "--data", "moved.csv").code == first.code
+    assert studies.resume("n", "--trials", "1", "--data", "moved.csv").code == 7
     moved.write_text(moved.read_text().replace("2018-12-31", "2019-01-01"))
     ended = studies.resume("n", "--trials", "2", "--data", "moved.csv")
     assert ended.code == 4, ended.err

@@ -1,5 +1,6 @@
 """Real trials for tests: children that train a small network on small environments."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,4 +116,5 @@ def startup_code(folder: Path, code: str) -> dict[str, str]:
     """Return the environment variables under which every Python process runs `code` first."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": str(folder)}
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *([before] if before else [])])}

@@ -1,24 +1,18 @@
-"""Entry of the trial process: `python -P -m tuner.child --events-fd N [--preload ENV]`.
+"""Entry of the trial process: `python -P -m tuner.child`, with the arguments of `channel.begin`.
 
 Started with `-P`, so that a folder named `envs` where the user stands cannot shadow ours; their
 folder comes at the end of the path instead, where modules of their own are found.
 """
 
-import argparse
-import os
-import sys
+from tuner.child.channel import Channel, begin
 
 
 def main() -> None:
     """Import what a trial needs, say so, and serve requests until told or left alone."""
-    parser = argparse.ArgumentParser(prog="tuner.child")
-    parser.add_argument("--events-fd", type=int, required=True)
-    parser.add_argument("--preload")
-    arguments = parser.parse_args()
-    sys.path.append(os.getcwd())
+    arguments = begin()
     from tuner.child.session import Session
 
-    Session(arguments.events_fd).serve(preload=arguments.preload)
+    Session(Channel(arguments.events_fd)).serve(preload=arguments.preload)
 
 
 if __name__ == "__main__":

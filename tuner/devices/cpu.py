@@ -7,6 +7,7 @@ here everything is read from the operating system (psutil), so it is there on ev
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,17 @@ MIN_RATE_S = 0.1
 """CPU time advances in ticks of 10 ms, so a rate over less than this would be mostly noise."""
 
 
+def own_cores() -> tuple[int, ...]:
+    """Return the numbers of the cores that this thread, and what it starts, may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(psutil.cpu_count() or 1))
+
+
 def usable_cores(root: Path = Path("/")) -> float:
     """Return how many cores this process may keep busy: min(affinity, cgroup CPU quota)."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = psutil.cpu_count() or 1
-    quota = read_limits(root).cpu_cores
-    return float(cores) if quota is None else min(float(cores), quota)
+    cores, quota = float(len(own_cores())), read_limits(root).cpu_cores
+    return cores if quota is None else min(cores, quota)
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int:
@@ -59,7 +63,7 @@ def cpu_model(root: Path = Path("/")) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Seconds of CPU time so far: the whole machine's, by use, and the watched processes'."""
+    """Seconds of CPU time so far: the cores', by use, and the watched processes'."""
 
     t: float
     total_s: float
@@ -70,7 +74,7 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """Percent: `util` of the usable cores, the others of the whole machine."""
+    """Percent: `util` of the usable cores, the others of the cores that may be run on."""
 
     util: float | None = None
     other_cpu_percent: float | None = None
@@ -83,8 +87,9 @@ class CpuDevice:
     `util` = Δ(user + system time of the process and its children) / (wall × usable cores), in
     percent, since the sample before; `cpu_s` is the running total, `memory_bytes` the resident
     size of the process alone. `other_cpu_percent` (busy for anyone else) and `steal_percent`
-    (taken by the hypervisor) are shares of the whole machine. Once the process is gone, all but
-    the last are `None`. Before `watch` is called this process itself is watched.
+    (taken by the hypervisor) are shares of the cores that this process could run on when the device
+    was made: what others do on the rest of the machine is no load on it. Once the process is gone,
+    all but the last are `None`. Before `watch` is called this process itself is watched.
     """
 
     util_source = "psutil"
@@ -100,6 +105,7 @@ class CpuDevice:
             cpu=cpu_model(),
             cores=usable_cores(),
         )
+        self._cores = own_cores()
         self.watch(None)
 
     def info(self) -> DeviceInfo:
@@ -148,12 +154,12 @@ class CpuDevice:
 
     def _read(self) -> _Reading:
         now = time.monotonic()
-        machine = psutil.cpu_times()._asdict()
+        used = _cpu_times(self._cores)
         # Linux counts guests within user and nice as well.
-        guests = machine.get("guest", 0.0) + machine.get("guest_nice", 0.0)
-        total = sum(machine.values()) - guests
-        steal = machine.get("steal", 0.0)
-        idle = machine["idle"] + machine.get("iowait", 0.0)
+        guests = used.get("guest", 0.0) + used.get("guest_nice", 0.0)
+        total = sum(used.values()) - guests
+        steal = used.get("steal", 0.0)
+        idle = used["idle"] + used.get("iowait", 0.0)
         return _Reading(now, total, total - idle - steal, steal, self._read_watched(now))
 
     def _read_watched(self, now: float) -> float | None:
@@ -192,6 +198,15 @@ class CpuDevice:
         return resident or None
 
 
+def _cpu_times(cores: Sequence[int]) -> dict[str, float]:
+    """Return the seconds by use of some cores together; of all where they cannot be told apart."""
+    each = psutil.cpu_times(percpu=True)
+    if max(cores) >= len(each):  # cores that are switched off have no line, and shift the others
+        return dict(psutil.cpu_times()._asdict())
+    times = [each[core]._asdict() for core in cores]
+    return {use: sum(core[use] for core in times) for use in times[0]}
+
+
 def _cpu_s(process: psutil.Process) -> float:
     """Return its CPU time, with that of children it has already waited for."""
     times = process.cpu_times()
@@ -207,7 +222,7 @@ def _child_cpu_s(process: psutil.Process) -> float:
 
 
 def _rates_between(before: _Reading, after: _Reading, cores: float) -> _Rates:
-    """Return the rates between two readings; the machine's are `None` if its clock stood still."""
+    """Return the rates between two readings; the cores' are `None` if their clock stood still."""
     watched_s = None
     if before.watched_s is not None and after.watched_s is not None:
         watched_s = after.watched_s - before.watched_s

@@ -101,7 +101,10 @@ class GPUMonitor:
         self._thread = threading.Thread(
             target=self._run, args=(self._stopping,), name="device-monitor", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # a trial may have used up the threads that a user may have
+            self._thread, self._failure = None, f"sampling could not be started: {error}"
 
     def stop_monitoring(self) -> None:
         """Take a last sample and end the thread; does nothing when it is not running."""

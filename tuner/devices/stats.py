@@ -32,7 +32,7 @@ class DeviceStats:
     `peak_memory_bytes` is the largest sample: the resident size on a CPU; on a GPU what NVML calls
     used, by everyone and with JAX's preallocated pool, so NOT the peak of the program.
     `throttle_reasons` is the union of the bits seen (`base.SLOWDOWN_REASONS`). `steal_percent` and
-    `other_cpu_percent` are shares of the whole host.
+    `other_cpu_percent` are shares of the cores that the trial may use.
     """
 
     util: float | None

@@ -82,7 +82,7 @@ def print_trial(document: Mapping[str, Any]) -> None:
 def profile_history(name: str, places: Mapping[str, object]) -> list[dict[str, Any]]:
     """Return the profiles of a study, present ones and earlier ones, oldest first."""
     config, _ = find(name, places)
-    folder = config.folder(name) / "profiles"
+    folder = config.profiles_folder(name)
     files = sorted(folder.glob("history/*.yaml")) + sorted(folder.glob("*.yaml"))
     return sorted((_history_entry(path) for path in files), key=lambda e: str(e["date"]))
 

@@ -12,14 +12,19 @@ from rich.table import Table
 
 from storage.errors import StorageError
 from tuner.aggregate import ConfigSummary
+from tuner.config import GROUP_MARK
 from tuner.errors import TunerError
 from tuner.report.reading import BRIEF, StudyReading, read_study
 
 
 def list_document(runs_dir: Path) -> list[dict[str, Any]]:
     """Return what is known of every study under a runs folder, by name."""
-    folders = sorted(path.parent for path in runs_dir.glob("*/config.yaml"))
-    return [_list_entry(folder.name, runs_dir) for folder in folders]
+    names = [path.parent.name for path in runs_dir.glob("*/config.yaml")]
+    names += [
+        f"{path.parents[2].name}{GROUP_MARK}{path.parent.name}"
+        for path in runs_dir.glob("*/groups/*/config.yaml")
+    ]
+    return [_list_entry(name, runs_dir) for name in sorted(names)]
 
 
 def print_list(entries: list[dict[str, Any]]) -> None:
@@ -56,6 +61,7 @@ def status_document(name: str, places: Mapping[str, object]) -> dict[str, Any]:
         "front": front_of(study),
         "elapsed_s": sum(r.duration for r in study.records if r.duration is not None),
         "ended": study.facts.get("ended"),
+        "groups": list(study.groups),
         "device": None
         if hardware is None
         else {key: hardware[key] for key in ("kind", "name", "memory_gb", "uuid")},
@@ -77,6 +83,8 @@ def print_status(document: Mapping[str, Any]) -> None:
             config = " ".join(f"{key}={value}" for key, value in found["config"].items())
             speed = number(found["sps"], ",.0f")
             console.print(f"{what:<9} trial {found['trial']}: {config}, {speed} env-steps/s")
+    if document["groups"]:
+        console.print(f"groups    of other hardware: {', '.join(document['groups'])}")
     ended = document["ended"]
     if ended is not None:
         console.print(f"search    ended: {ended['reason']}", markup=False)

@@ -10,13 +10,16 @@ from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.aggregate import SUMMARISED, ConfigSummary, summarise
 from tuner.config import StudyConfig
-from tuner.lookup import find
+from tuner.lookup import find, groups_of
 from tuner.references import References
 
 
 @dataclass(frozen=True)
 class StudyReading:
-    """A study as it stands; `references` is None until it is calibrated."""
+    """A study as it stands; `references` is None until it is calibrated.
+
+    `groups` are the names of its groups of other hardware, see `tuner.study.group_here`.
+    """
 
     name: str
     config: StudyConfig
@@ -25,6 +28,7 @@ class StudyReading:
     statuses: dict[str, int]
     records: list[TrialRecord]
     references: References | None
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def summaries(self) -> list[ConfigSummary]:
@@ -77,4 +81,5 @@ def read_study(
         statuses=statuses,
         records=records,
         references=None if stored is None else References.from_json(stored),
+        groups=tuple(groups_of(url, name)),
     )

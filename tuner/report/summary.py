@@ -62,6 +62,13 @@ def reservations(study: StudyReading) -> list[str]:
     lines += sorted(set(filter(None, map(idle_warning, measured))))[:1]
     if study.references is not None and study.references.quality_reason is not None:
         lines.append(f"quality was not judged: {study.references.quality_reason}")
+    if study.config.workers > 1:
+        lines.append(
+            f"{study.config.workers} workers measured at once on one CPU: sharing caches and "
+            "memory bandwidth, configs ran slower in the search than alone; the baseline and the "
+            "profiles' second measurements had the others idle"
+        )
+    lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
     ended = study.facts.get("ended")
     lines.append(f"search ended: {ended['reason']}" if ended else "the search has not ended")
     return lines
@@ -132,7 +139,7 @@ def _configs(study: StudyReading, width: int) -> Table:
 
 
 def _print_profiles(study: StudyReading, console: Console) -> None:
-    folder = study.config.folder(study.name) / "profiles"
+    folder = study.config.profiles_folder(study.name)
     for name in PROFILE_NAMES:
         path = folder / f"{name}.yaml"
         if not path.exists():

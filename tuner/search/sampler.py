@@ -5,6 +5,7 @@ whose batch does not divide is never tried, and no trial is spent on a config th
 """
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.heartbeat import is_dead_here
 from tuner.errors import UsageError
 from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
 
@@ -21,6 +23,10 @@ REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
 REDRAW_TRIALS = 10_000
 """Trials that all redraws for one proposal may go through: TPE looks at each of them every time."""
+
+CHOOSING_S = 10.0
+"""Longest that another worker is waited for while its sampler thinks."""
+CHOICE_POLL_S = 0.02
 
 _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 """Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
@@ -120,6 +126,7 @@ class HardwareSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if config_of(fixed) is not None:
             return {}
+        _let_earlier_ones_choose(study, trial)
         tried, configs = _tried(study), self._space.config_set()
 
         # A process that was killed while it suggested has queued a part of a config.
@@ -174,6 +181,25 @@ class HardwareSampler(BaseSampler):
         """Let the inner sampler note what came of a trial."""
         if self._inner is not None:
             self._inner.after_trial(study, trial, state, values)
+
+
+def _let_earlier_ones_choose(study: Study, trial: FrozenTrial) -> None:
+    """Wait until every running trial with a lower number has its config, or its worker is gone.
+
+    Trial numbers are given one at a time, so workers choose in the order of their trials (as at
+    Lamport's bakery): each sees what those before it have taken, and no two take the same.
+    """
+    until = time.monotonic() + CHOOSING_S
+    while time.monotonic() < until:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        earlier = [other for other in running if other.number < trial.number]
+        if all(_has_chosen(other) or is_dead_here(other) for other in earlier):
+            return
+        time.sleep(CHOICE_POLL_S)
+
+
+def _has_chosen(trial: FrozenTrial) -> bool:
+    return config_of({**trial.system_attrs.get("fixed_params", {}), **trial.params}) is not None
 
 
 def make_pruner(name: str) -> optuna.pruners.BasePruner:

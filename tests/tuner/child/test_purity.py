@@ -31,7 +31,7 @@ ENVIRONMENTS = (
 SPACES = {"cpu": CPU_SPACE.configs(), "gpu": GPU_SPACE.configs()}
 CORNERS = [config for configs in SPACES.values() for config in (configs[0], configs[-1])]
 SMALL = HardwareConfig(8, 16, 2, 2)
-QUICK = {"stress": {"obs_dim": 8}, "trading-phase1": {}, "trading-phase2": {}}
+QUICK = {"stress": {"obs_dim": 8}}
 environments = pytest.mark.parametrize("env", ENVIRONMENTS)
 
 

@@ -15,6 +15,7 @@ from tuner.devices.cpu import (
     cpu_model,
     memory_available_bytes,
     memory_limit_bytes,
+    own_cores,
     usable_cores,
 )
 
@@ -94,12 +95,43 @@ def test_what_the_watched_process_does_is_not_foreign() -> None:
     assert mine.other_cpu_percent is not None
     assert foreign.other_cpu_percent is not None
     assert mine.util is not None
-    # They differ by the share of the machine that the busy process had (ticks of 10 ms in about
+    # They differ by the share of the cores that the busy process had (ticks of 10 ms in about
     # half a second on every core, at both ends).
-    share = mine.util * usable_cores() / (psutil.cpu_count() or 1)
+    share = mine.util * usable_cores() / len(own_cores())
     assert foreign.other_cpu_percent - mine.other_cpu_percent == pytest.approx(share, abs=8)
     assert mine.steal_percent is not None
     assert 0 <= mine.steal_percent <= 100
+
+
+@pytest.mark.skipif(len(own_cores()) < 2, reason="one core only")
+def test_load_on_cores_that_may_not_be_used_is_not_foreign() -> None:
+    first, *rest = own_cores()
+    with python(BUSY) as busy, python(IDLE) as idle:
+        os.sched_setaffinity(busy.pid, {first})
+        wait_until_busy(busy.pid)
+        try:
+            os.sched_setaffinity(0, {first})
+            beside = CpuDevice()
+            os.sched_setaffinity(0, rest)
+            apart = CpuDevice()
+        finally:
+            os.sched_setaffinity(0, {first, *rest})
+        before = psutil.cpu_times(percpu=True)
+        for device in (beside, apart):
+            device.watch(idle.pid)
+        time.sleep(0.6)
+        after = psutil.cpu_times(percpu=True)
+        same, other = beside.sample(), apart.sample()
+    assert beside.info().cores == min(1.0, usable_cores())
+    # What else runs here may load every core; the kernel tells how much (ticks of 10 ms).
+    for sample, cores in ((same, [first]), (other, rest)):
+        total_s = sum(sum(after[c][:8]) - sum(before[c][:8]) for c in cores)
+        idle_s = sum(sum(after[c][3:5]) - sum(before[c][3:5]) for c in cores)
+        steal_s = sum(after[c].steal - before[c].steal for c in cores)
+        used = 100 * (total_s - idle_s - steal_s) / total_s
+        assert sample.other_cpu_percent == pytest.approx(used, abs=10)
+    assert same.other_cpu_percent is not None
+    assert same.other_cpu_percent > 20
 
 
 def test_the_children_of_the_process_count() -> None:

@@ -53,7 +53,7 @@ def test_stress_reaches_nine_tenths_of_its_optimum() -> None:
     assert optimum is not None
     hyperparams = Hyperparams(learning_rate=1e-3)
     # 16 seeds reach 0.903 of it after 400,000 env-steps (deviation 0.006, another 0.006 from the
-    # evaluation), which is too near to tell; after twice that, eight reach 0.914 to 0.936.
+    # evaluation), which is too near to tell; after twice as many, eight reach 0.914 to 0.936.
     assert trained_return(env, env_params, hyperparams, env_steps=1_000_000) >= 0.9 * optimum
 
 

@@ -119,6 +119,7 @@ def test_a_study_without_success_can_be_printed(
         "best": None,
         "baseline": None,
         "device": None,
+        "groups": ["s@other-1a2b3c"],
         "ended": {"reason": "a [reason] in [/brackets]", "refusal": "none of [3] works"},
     }
     print_status(document)

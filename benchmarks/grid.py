@@ -1,0 +1,190 @@
+"""An exhaustive table of measurements: every config of a space, several times, with its curves.
+
+Apart from `record_grid.py` because what replays a table measures nothing. A finished table is one
+compressed JSON document; while it is recorded it is a file of JSON lines, which a killed recording
+is resumed from.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from storage.records import CurvePoint, TrialRecord
+from storage.series import finite, from_columns, to_columns
+from tuner.aggregate import hardware_of
+from tuner.measurement import Evaluation, Measurement
+from tuner.outcome import Outcome
+from tuner.space import HardwareConfig
+from tuner.throughput import measure_throughput
+
+VERSION = 1
+_MUST_AGREE = ("version", "device", "versions", "settings", "space", "env_steps")
+"""What a recording must share with the one that it goes on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement of the table; `repeat` is its seed as well."""
+
+    record: TrialRecord
+    curve: tuple[CurvePoint, ...]
+    evaluation: Evaluation | None
+
+    @property
+    def config(self) -> HardwareConfig:
+        """What was measured."""
+        return hardware_of(self.record)
+
+    @property
+    def repeat(self) -> int:
+        """Which time it was, from 0."""
+        return self.record.replicate
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> "Row":
+        """Return the row of a measurement; samples of the device are left out."""
+        return cls(measurement.record, measurement.curve, measurement.evaluation)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Row":
+        """Return the row that `as_json` gave."""
+        record = dict(data["record"])
+        if record.get("sps_ci95") is not None:
+            record["sps_ci95"] = tuple(record["sps_ci95"])
+        evaluation = data["evaluation"]
+        return cls(
+            TrialRecord(**record),
+            tuple(from_columns(CurvePoint, data["curve"])),
+            None if evaluation is None else Evaluation(**evaluation),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data, without what was not measured."""
+        record = {name: value for name, value in self.record.as_dict().items() if value is not None}
+        evaluation = None if self.evaluation is None else asdict(self.evaluation)
+        data = {"record": record, "curve": to_columns(self.curve), "evaluation": evaluation}
+        return {name: finite(value) for name, value in data.items()}
+
+    def measurement(self, outcome: Outcome) -> Measurement:
+        """Return the measurement again, as a study takes it."""
+        blocks = [(self._block_env_steps(index), point.seconds)
+                  for index, point in enumerate(self.curve)]  # fmt: skip
+        return Measurement(
+            record=self.record,
+            curve=self.curve,
+            samples=(),
+            throughput=measure_throughput(blocks),
+            evaluation=self.evaluation,
+            outcome=outcome,
+        )
+
+    def _block_env_steps(self, index: int) -> int:
+        before = self.curve[index - 1].env_steps if index else 0
+        return self.curve[index].env_steps - before
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A recorded table: what it was recorded on and with (`facts`), and its rows."""
+
+    facts: dict[str, Any]
+    rows: tuple[Row, ...]
+
+
+def write_grid(path: Path, grid: Grid) -> None:
+    """Write a finished table; equal tables make equal files."""
+    document = {**grid.facts, "rows": [row.as_json() for row in grid.rows]}
+    text = json.dumps(finite(document), ensure_ascii=False, allow_nan=False)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a finished table.
+
+    Raises:
+        ValueError: it is of another version of this format.
+    """
+    document = json.loads(gzip.decompress(path.read_bytes()))
+    if document.get("version") != VERSION:
+        raise ValueError(
+            f"{path} must be a grid of version {VERSION}, but got {document.get('version')!r}"
+        )
+    rows = tuple(Row.from_json(row) for row in document.pop("rows"))
+    return Grid(document, rows)
+
+
+class Recording:
+    """A table that is being recorded: a file of JSON lines, the facts first.
+
+    Use it as a context manager. A last line that was cut off is dropped and measured again.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Begin a recording, or go on with the one in `path`.
+
+        Raises:
+            ValueError: that one was made on another device, or with other versions or settings.
+        """
+        self.path = path
+        self.facts = dict(facts)
+        self.rows: list[Row] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = 0
+        if path.exists():
+            for number, line in enumerate(_whole_lines(path)):
+                data = json.loads(line)
+                if number == 0:
+                    self._require_same(data)
+                    self.facts = data
+                else:
+                    self.rows.append(Row.from_json(data))
+                kept += len(line)
+        self._file: BinaryIO = path.open("r+b" if path.exists() else "wb")
+        self._file.truncate(kept)
+        self._file.seek(kept)
+        if not kept:
+            self._add(self.facts)
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: Row) -> None:
+        """Add a row; it is in the file when this returns."""
+        self.rows.append(row)
+        self._add(row.as_json())
+
+    def has(self, config: HardwareConfig, repeat: int) -> bool:
+        """Whether that measurement is there."""
+        return any(row.config == config and row.repeat == repeat for row in self.rows)
+
+    def grid(self) -> Grid:
+        """Return the table, by config and repeat."""
+        return Grid(self.facts, tuple(sorted(self.rows, key=lambda r: (r.config, r.repeat))))
+
+    def _add(self, data: Mapping[str, Any]) -> None:
+        text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False)
+        self._file.write(text.encode() + b"\n")
+        self._file.flush()
+
+    def _require_same(self, stored: Mapping[str, Any]) -> None:
+        here = finite(json.loads(json.dumps(self.facts)))
+        for name in _MUST_AGREE:
+            if stored.get(name) != here.get(name):
+                raise ValueError(
+                    f"a recording must go on with the same {name}, but {self.path} has "
+                    f"{stored.get(name)!r} and got {here.get(name)!r}; finish it as it was begun, "
+                    "or move that file away"
+                )
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line

@@ -1,0 +1,202 @@
+"""Random kills of a study's processes, and the proof that they lost nothing.
+
+Shared by the soak and by the tests of faults. Which process is killed, and after how long, comes
+from a seed; at what instruction that finds it is chance all the same.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from storage.records import TrialRecord
+from storage.recovery import UNFINISHED_STATUSES
+from storage.studies import close_storage, load_study, open_storage
+from storage.telemetry import Telemetry
+from tuner.warden import MARK, PATIENCE_S
+
+ROLES = ("leader", "worker", "trial", "spare", "warden")
+FINISHED = ("COMPLETE", "PRUNED")
+ABSENCE_S = 0.5
+"""How long a role is waited for that no process has at the moment."""
+ORPHANS_S = 2 * PATIENCE_S
+"""How long orphans may take to end by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill: what the process was, its id, and how long after the one before it came."""
+
+    role: str
+    pid: int
+    wait_s: float
+
+
+class Killer:
+    """Kills processes of a study, chosen at random.
+
+    Args:
+        seed: of all choices.
+        longest_s: longest wait before a kill; waits are uniform from 0.
+        roles: which processes may be killed.
+    """
+
+    def __init__(self, seed: int, *, longest_s: float = 5.0, roles: Sequence[str] = ROLES) -> None:
+        self._draw = random.Random(seed)
+        self._longest_s = longest_s
+        self._roles = tuple(roles)
+        self.kills: list[Kill] = []
+
+    def strike(self, root: psutil.Process) -> Kill | None:
+        """Wait for a random time and kill a process of the tree under `root`, that one included.
+
+        The role is drawn first and waited for, so that a rare one is killed as often; None where
+        nobody is left to kill.
+        """
+        wait_s = self._draw.uniform(0, self._longest_s)
+        role = self._draw.choice(self._roles)
+        pick = self._draw.random()
+        time.sleep(wait_s)
+        deadline = time.monotonic() + ABSENCE_S
+        while not (family := self._family(root))[role] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        candidates = family[role] or [p for group in family.values() for p in group]
+        if not candidates:
+            return None
+        victim = candidates[int(pick * len(candidates))]
+        found = next(name for name, group in family.items() if victim in group)
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            return None
+        self.kills.append(Kill(found, victim.pid, wait_s))
+        return self.kills[-1]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many processes of each role were killed."""
+        return dict(Counter(kill.role for kill in self.kills))
+
+    def _family(self, root: psutil.Process) -> dict[str, list[psutil.Process]]:
+        """Return the processes that may be killed, by role, each in the order of their ids."""
+        family: dict[str, list[psutil.Process]] = {role: [] for role in self._roles}
+        try:
+            members = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return family
+        for process in sorted(members, key=lambda p: p.pid):
+            role = "leader" if process == root else role_of(process)
+            if role in family:
+                family[role].append(process)
+        return family
+
+
+def role_of(process: psutil.Process) -> str | None:
+    """Return what a process of a study is, None for what a trial has started or one just gone."""
+    try:
+        command, is_of_trial = process.cmdline(), MARK in process.environ()
+        if "--events-fd" in command:
+            log = os.readlink(f"/proc/{process.pid}/fd/1")
+            return "spare" if Path(log).name.startswith("spare-") else "trial"
+    except (OSError, psutil.Error):
+        return None
+    if any(Path(word).name == "warden.py" for word in command):
+        return "warden"
+    return None if is_of_trial or not command else "worker"
+
+
+def orphans(variable: str, value: str, within_s: float = ORPHANS_S) -> list[psutil.Process]:
+    """Return the processes that outlive a study which was run with a variable of its own.
+
+    They are given `within_s` to end by themselves.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        left = [process for process in psutil.process_iter() if _has(process, variable, value)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def _has(process: psutil.Process, variable: str, value: str) -> bool:
+    try:
+        return process.environ().get(variable) == value
+    except (psutil.Error, OSError):
+        return False
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a study must never lose: every measurement that was seen finished.
+
+    `see` is called between kills, `faults` at the end, when nothing runs any more.
+    """
+
+    url: str
+    name: str
+    seen: dict[tuple[int, int], TrialRecord] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    def see(self) -> None:
+        """Read the table; what was in it before must still be, unchanged.
+
+        What a measurement told that waited in a journal may take the place of `interrupted`, and a
+        calibration that was cut off before the baseline became trial 0 begins anew.
+        """
+        now, _ = self._read()
+        for key, record in self.seen.items():
+            if record.status != "interrupted" and now.get(key) != record:
+                self.lost.append(f"measurement {key} was {record}, is {now.get(key)}")
+        self.seen = now
+
+    def faults(self) -> list[str]:
+        """Return what is wrong, in words: nothing is if every finished trial is there once."""
+        self.see()
+        records, states = self._read()
+        found = list(self.lost)
+        own = {trial: record for (trial, replicate), record in records.items() if not replicate}
+        for number, state in enumerate(states):
+            record = own.get(number)
+            if state in ("RUNNING", "WAITING"):
+                found.append(f"trial {number} is {state}")
+            if state in FINISHED and (record is None or record.status == "interrupted"):
+                found.append(f"trial {number} is {state}, but our table has {record}")
+            if state == "FAIL" and record is not None and record.status not in UNFINISHED_STATUSES:
+                found.append(f"trial {number} is FAIL, but our table has {record.status}")
+        unknown = sorted(set(own) - set(range(len(states))))
+        found += [f"trial {number} is in our table, but not in Optuna's" for number in unknown]
+        return found + _doubled(own)
+
+    @property
+    def num_finished(self) -> int:
+        """How many trials have a measurement that counts."""
+        return sum(
+            not replicate and record.status not in UNFINISHED_STATUSES
+            for (_, replicate), record in self.seen.items()
+        )
+
+    def _read(self) -> tuple[dict[tuple[int, int], TrialRecord], list[str]]:
+        """Return our records and Optuna's states; nothing counts before the baseline is told."""
+        storage = open_storage(self.url, create=False)
+        try:
+            states = [trial.state.name for trial in load_study(storage, self.name).get_trials()]
+        finally:
+            close_storage(storage)
+        if not states:
+            return {}, []
+        with Telemetry(self.url, create=False) as telemetry:
+            records = telemetry.records(self.name)
+        return {(r.trial, r.replicate): r for r in records}, states
+
+
+def _doubled(own: dict[int, TrialRecord]) -> list[str]:
+    """Name the configs that were measured to the end by two trials."""
+    finished = [record for record in own.values() if record.status not in UNFINISHED_STATUSES]
+    by_config = Counter(
+        (r.num_envs, r.num_steps, r.num_minibatches, r.num_epochs) for r in finished
+    )
+    return [f"{config} was measured {n} times" for config, n in by_config.items() if n > 1]

@@ -1,0 +1,100 @@
+"""The format of recorded tables; the recording itself measures and is a long test."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from grid import VERSION, Grid, Recording, Row, read_grid, write_grid
+from record_grid import order
+
+from storage.records import CurvePoint, TrialRecord
+from tuner.measurement import Evaluation
+from tuner.outcome import Completed
+from tuner.space import HardwareConfig
+
+FACTS = {
+    "version": VERSION,
+    "device": {"name": "some processor"},
+    "versions": {"jax": "0.10"},
+    "settings": {"env": "stress"},
+    "space": {"num_envs": [8]},
+    "env_steps": 1000,
+}
+
+
+def row(num_envs: int = 8, repeat: int = 0) -> Row:
+    record = TrialRecord(trial=0, replicate=repeat, num_envs=num_envs, num_steps=16,
+                         num_minibatches=2, num_epochs=2, status="success", sps=1e5,
+                         phases={"compile": 3.0})  # fmt: skip
+    metrics = {"mean_return": 0.5, "entropy": None}
+    curve = tuple(
+        CurvePoint(block=n, env_steps=100 * (n + 1), seconds=0.001, metrics=metrics)
+        for n in range(40)
+    )
+    return Row(record, curve, Evaluation(0.5, 0.01, params_changed=True))
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    grid = Grid(dict(FACTS), (row(8), row(16, 1)))
+    write_grid(tmp_path / "g.json.gz", grid)
+    assert read_grid(tmp_path / "g.json.gz") == grid
+
+
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_grid(tmp_path / "g.json.gz", Grid({**FACTS, "version": 99}, ()))
+    with pytest.raises(ValueError, match="must be a grid of version"):
+        read_grid(tmp_path / "g.json.gz")
+
+
+def test_a_row_is_a_measurement_again() -> None:
+    measurement = row().measurement(Completed())
+    assert measurement.throughput is not None
+    assert measurement.throughput.sps == pytest.approx(1e5)
+    assert measurement.record == row().record
+
+
+def test_a_recording_goes_on_without_the_line_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "g.jsonl"
+    with Recording(path, FACTS) as recording:
+        recording.add(row(8))
+        recording.add(row(16))
+    path.write_bytes(path.read_bytes()[:-20])
+    with Recording(path, FACTS) as recording:
+        assert recording.has(HardwareConfig(8, 16, 2, 2), 0)
+        assert not recording.has(HardwareConfig(16, 16, 2, 2), 0)
+        recording.add(row(16))
+    with Recording(path, FACTS) as recording:
+        assert [r.config.num_envs for r in recording.grid().rows] == [8, 16]
+
+
+def test_a_recording_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
+    with Recording(tmp_path / "g.jsonl", FACTS):
+        pass
+    with pytest.raises(ValueError, match="must go on with the same device"):
+        Recording(tmp_path / "g.jsonl", {**FACTS, "device": {"name": "another"}})
+
+
+def test_every_config_is_measured_once_before_any_is_twice() -> None:
+    configs = [HardwareConfig(n, 16, 2, 2) for n in range(1, 9)]
+    planned = order(configs, repeats=3)
+    assert planned == order(configs, repeats=3)
+    for repeat in range(3):
+        part = planned[8 * repeat : 8 * (repeat + 1)]
+        assert {c for c, _ in part} == set(configs)
+        assert {r for _, r in part} == {repeat}
+    assert [c for c, _ in planned[:8]] != [c for c, _ in planned[8:16]]
+
+
+@pytest.mark.long
+def test_the_quick_table_is_recorded_whole(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "record_grid.py"
+    done = subprocess.run([sys.executable, script, "--quick", "--json", "--out", tmp_path],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert json.loads(done.stdout)["measurements"] == 8
+    grid = read_grid(tmp_path / "quick.json.gz")
+    assert {r.repeat for r in grid.rows} == {0, 1}
+    assert all(r.curve and r.record.status == "success" for r in grid.rows)
+    assert grid.facts["chance"]["returns"]
+    assert not (tmp_path / "quick.jsonl").exists()

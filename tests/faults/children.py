@@ -1,0 +1,44 @@
+"""Programs that run in place of the trial process and misbehave."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import BENCHMARKS
+from tuner.isolation import CHILD_VARIABLE
+
+BEGIN = f"""
+import ctypes, json, os, resource, signal, subprocess, sys, threading, time
+sys.path.insert(0, {str(BENCHMARKS)!r})
+import stand_in_child
+from tuner.child.channel import Channel, begin
+
+arguments = begin()
+channel = Channel(arguments.events_fd)
+channel.listen()
+channel.emit("ready")
+request = channel.next_request()
+FD = arguments.events_fd
+"""
+"""What every program begins with: it has heard its request, and `FD` takes its events."""
+TRAIN = "stand_in_child.train(request, channel)\n"
+"""A trial that ends well."""
+LEAVE = """
+sleep = "import time; time.sleep(600)"
+left = [
+    subprocess.Popen([sys.executable, "-S", "-c", sleep]),
+    subprocess.Popen([sys.executable, "-S", "-c", sleep], start_new_session=True),
+    subprocess.Popen([sys.executable, "-S", "-c", sleep], start_new_session=True),
+]
+left[2].send_signal(signal.SIGSTOP)
+daemon = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {sleep!r}])"
+subprocess.run([sys.executable, "-S", "-c", daemon], start_new_session=True)
+"""
+"""Leaves a child, one in a session of its own, a stopped one, and one whose parent has ended."""
+
+
+def stand_in(folder: Path, patch: pytest.MonkeyPatch, code: str) -> None:
+    """Let `code` run in place of the trial process from now on."""
+    program = folder / "child.py"
+    program.write_text(BEGIN + code)
+    patch.setenv(CHILD_VARIABLE, str(program))

@@ -1,0 +1,44 @@
+"""Output whose reader may leave: `tuner status | head -1`, a terminal that is closed.
+
+A command then goes on to its end and its exit code, and what nobody reads is dropped.
+"""
+
+import errno
+import io
+import sys
+from typing import TextIO
+
+_GONE = (errno.EPIPE, errno.EIO)
+
+
+class _Forgiving(io.FileIO):
+    """A descriptor that takes everything once its reader has gone."""
+
+    def write(self, data: object, /) -> int:
+        """Write bytes, or drop them when nobody can read them any more."""
+        size = memoryview(data).nbytes  # type: ignore[arg-type]
+        try:
+            return super().write(data) or 0  # type: ignore[arg-type]
+        except OSError as error:
+            if error.errno in _GONE:
+                return size
+            raise
+
+
+def outlive_readers() -> None:
+    """Let this process's stdout and stderr lose their readers without a fault."""
+    sys.stdout, sys.stderr = _forgiving(sys.stdout), _forgiving(sys.stderr)
+
+
+def _forgiving(stream: TextIO) -> TextIO:
+    if stream is None:  # it was closed before the program began
+        return stream
+    stream.flush()
+    raw = _Forgiving(stream.fileno(), "w", closefd=False)
+    is_prompt = stream is sys.stderr or stream.isatty()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=is_prompt,
+    )
