@@ -23,7 +23,7 @@ from tuner.bench import ANSWERS
 from tuner.classification import classify
 from tuner.devices.cpu import memory_available_bytes, usable_cores
 from tuner.errors import TunerError, UsageError
-from tuner.interpolation import Program
+from tuner.footprint import Program
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child
 from tuner.protocol import Event, MemoryRequest, Question, Workload

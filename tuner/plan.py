@@ -1,7 +1,7 @@
 """What a study would try and what each config would take, with nothing run and nothing allocated.
 
 For the device at hand, or for GPUs that are not here (`tuner.targets`). What fits is judged by the
-same gate as in a study, and never by an interpolated figure: a config near the limit is compiled.
+same gate as in a study.
 """
 
 import sys
@@ -19,8 +19,8 @@ from tuner.devices.base import SharedDevice
 from tuner.devices.cpu import memory_available_bytes
 from tuner.devices.detect import open_device
 from tuner.errors import UsageError
+from tuner.footprint import Footprint, Program, Row, footprint
 from tuner.gate import GATE, allocator_share, allowed_bytes
-from tuner.interpolation import Estimate, Program, Row, estimate
 from tuner.interrupts import Interrupts
 from tuner.protocol import ProbeRequest, TargetRequest
 from tuner.space import HardwareConfig
@@ -28,8 +28,6 @@ from tuner.targets.table import Target
 from tuner.targets.toolchain import find_toolchain
 from tuner.workload import data_facts
 
-CLOSE = 0.05
-"""A figure that was not compiled must be at least so far from the limit, as a share of it."""
 QUIET = {"JAX_PLATFORMS": "cpu"}
 NO_POOL = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """On a GPU: leave the memory of the device to whoever measures there."""
@@ -65,14 +63,14 @@ class Plan:
     config: StudyConfig
     configs: list[HardwareConfig]
     known: dict[HardwareConfig, Program] = field(default_factory=dict)
-    estimate: Estimate = field(default_factory=Estimate)
+    footprint: Footprint = field(default_factory=Footprint)
     compiled: int = 0
     compile_s: float = 0.0
 
     @property
     def rows(self) -> dict[HardwareConfig, Row]:
         """The memory of every config."""
-        return self.estimate.rows
+        return self.footprint.rows
 
     def fits(self, row: Row) -> bool | None:
         """Return whether a config passes the gate, None where that cannot be told."""
@@ -87,17 +85,10 @@ class Plan:
         return max(fitting, key=lambda found: found[:2])[2] if fitting else None
 
     def wanted(self) -> set[HardwareConfig]:
-        """Estimate anew from what is known, and return what must still be compiled."""
+        """Find out anew what the known programs tell, and return what must still be compiled."""
         of_ppo = self.config.trainer is None
-        self.estimate = estimate(self.configs, self.known, of_ppo=of_ppo)
-        if self.estimate.wanted:
-            return self.estimate.wanted
-        guessed = {c: row for c, row in self.rows.items() if row.source != "compiled" and row.bytes}
-        limit = self.place.limit_bytes
-        near = {c for c, row in guessed.items()
-                if limit and abs((row.bytes or 0) - limit) <= CLOSE * limit}  # fmt: skip
-        largest = self.largest()
-        return (near | {largest} if largest in guessed else near) - self.known.keys()
+        self.footprint = footprint(self.configs, self.known, of_ppo=of_ppo)
+        return self.footprint.wanted
 
 
 def plan(config: StudyConfig, targets: Sequence[Target], *, say: Say) -> list[Plan]:
@@ -140,7 +131,7 @@ def _fill(plans: Sequence[Plan], compilers: Compilers, say: Say) -> None:
     cache_dir = config.compilation_cache().resolve()
     workload = config.workload()
     cache = ProgramCache(cache_dir.parent / "programs", workload, data_facts(config))
-    progress = _Progress(plans, compilers.width, say)
+    progress = _Progress(sum(len(one.configs) for one in plans), compilers.width, say)
     while True:
         jobs: list[tuple[Plan, Job]] = []
         found = False
@@ -174,44 +165,30 @@ def _fill(plans: Sequence[Plan], compilers: Compilers, say: Say) -> None:
 class _Progress:
     """Tells how far compiling is, and how long it will take once the first program has told."""
 
-    def __init__(self, plans: Sequence[Plan], width: int, say: Say) -> None:
-        self._plans, self._width, self._say = plans, width, say
-        self._done = self._left = 0
+    def __init__(self, num_configs: int, width: int, say: Say) -> None:
+        self._num_configs, self._width, self._say = num_configs, width, say
+        self._done = self._jobs = 0
         self._seconds = 0.0
-        self._most = 0
 
     def begin(self, jobs: int) -> None:
-        """Begin a round of so many jobs."""
-        self._left = jobs
-        if jobs and not self._done:
-            self._most = sum(_most_programs(one) for one in self._plans)
+        """Begin a round of so many jobs; a second one is rare."""
+        if jobs:
+            self._jobs += jobs
             self._say(
-                f"compiling {jobs} to {self._most} programs for {len(self._plans[0].configs)} "
-                f"configs, {self._width} at a time; how long that takes the first will tell"
+                f"compiling {jobs} programs for {self._num_configs} configs, {self._width} at a "
+                "time; how long that takes the first will tell"
             )
 
     def tell(self, one: Plan, job: Job, program: Program, seconds: float) -> None:
         """Tell of one program."""
-        self._done, self._left = self._done + 1, self._left - 1
+        self._done += 1
         self._seconds += seconds
-        mean_s = self._seconds / self._done / self._width
-        most = max(self._left, self._most - self._done)
+        left_s = (self._jobs - self._done) * self._seconds / self._done / self._width
         what = program.failed or f"{(program.predicted_bytes or 0) / 1e9:.3g} GB"
         self._say(
-            f"  {one.place.name} {job.config}: {what} ({seconds:.0f} s); {self._done} compiled, "
-            f"{_minutes(self._left * mean_s)} to {_minutes(most * mean_s)} min left"
+            f"  {one.place.name} {job.config}: {what} ({seconds:.0f} s); "
+            f"{self._done} of {self._jobs} compiled, about {left_s / 60:.1f} min left"
         )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f}"
-
-
-def _most_programs(one: Plan) -> int:
-    """Return how many programs a plan may need: one for each batch and number of minibatches."""
-    if one.config.trainer is not None:
-        return len(one.configs)
-    return len({(c.batch_size, c.num_minibatches) for c in one.configs}) + 2
 
 
 def _children_here() -> int | None:

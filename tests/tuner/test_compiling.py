@@ -9,7 +9,7 @@ import pytest
 from tests.tuner.trials import TINY, workload
 from tuner.compiling import Compiler, Compilers, Job, ProgramCache
 from tuner.errors import UsageError
-from tuner.interpolation import Program
+from tuner.footprint import Program
 from tuner.interrupts import Interrupts
 from tuner.space import HardwareConfig
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tuner.interpolation import Row
+from tuner.footprint import Row
 from tuner.plan import Plan
 from tuner.report.forecast import forecast
 from tuner.space import HardwareConfig
@@ -25,8 +25,8 @@ UNVERIFIED = (
 )
 GB_FROM = 100_000_000
 """A plan whose largest config takes so many bytes is shown in GB, a smaller one in MB."""
-MARKS = {"compiled": "", "derived": "", "interpolated": "~", "failed": "?"}
-LEGEND = "~ interpolated   ! does not fit   ? does not compile"
+MARKS = {"compiled": "", "derived": "", "failed": "?"}
+LEGEND = "! does not fit   ? does not compile"
 
 
 def plan_document(plans: Sequence[Plan]) -> dict[str, Any]:
@@ -107,11 +107,7 @@ def _entry(plan: Plan) -> dict[str, Any]:
             "known": len(plan.known),
             "compile_s": plan.compile_s,
         },
-        "interpolation": {
-            "checked": len(plan.estimate.errors),
-            "largest_error": max(plan.estimate.errors, default=None),
-            "largest_difference_of_equals": plan.estimate.form_error,
-        },
+        "largest_difference_of_equals": plan.footprint.largest_difference,
         "forecast": told.as_dict(),
     }
 
@@ -122,7 +118,6 @@ def _config(plan: Plan, config: HardwareConfig) -> dict[str, Any]:
         **config.as_dict(),
         "predicted_memory_gb": _gb(row.bytes),
         "memory_source": row.source if plan.place.method != "cpu estimate" else "cpu estimate",
-        "interpolated": row.source == "interpolated",
         "fits": plan.fits(row),
         "reason": row.reason,
     }
@@ -192,16 +187,12 @@ def _summary(plan: Plan, entry: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _programs(plan: Plan) -> str:
-    guessed = sum(row.source == "interpolated" for row in plan.rows.values())
-    text = (
-        f"{plan.compiled} compiled now, {len(plan.known) - plan.compiled} known before, "
-        f"{guessed} configs interpolated"
-    )
-    if plan.estimate.errors:
-        text += (
-            f"; {len(plan.estimate.errors)} middles compiled to check that: off by at most "
-            f"{max(plan.estimate.errors):.2%}"
-        )
+    derived = sum(row.source == "derived" for row in plan.rows.values())
+    text = f"{plan.compiled} compiled now, {len(plan.known) - plan.compiled} known before"
+    if derived:
+        text += f"; {derived} configs of the same batch and minibatches take the same"
+    if (difference := plan.footprint.largest_difference) is not None:
+        text += f" (programs compiled to check that differ by {difference:.2%})"
     return text
 
 
