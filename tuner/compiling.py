@@ -133,11 +133,15 @@ class Compilers:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._started = 0
+        # A child ends with the thread that started it, so that these live as long as this object.
+        self._threads = ThreadPoolExecutor(self.width)
 
     def __enter__(self) -> "Compilers":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._cancelled.set()
+        self._threads.shutdown(cancel_futures=True)
         for children in self._idle.values():
             for child in children:
                 child.end(grace_s=0)
@@ -199,20 +203,15 @@ class Compilers:
                 program = self._program(job.compiler, request_of(job))
                 answers.put((job, program, time.monotonic() - began))
 
-        with ThreadPoolExecutor(self.width) as threads:
-            pending: set[Future[None]] = {threads.submit(work, job) for job in jobs}
-            try:
-                while pending:
-                    done, pending = wait(pending, timeout=POLL_S)
-                    while not answers.empty():
-                        on_answer(*answers.get())
-                    if self._interrupts.count:
-                        raise KeyboardInterrupt
-                    for future in done:
-                        future.result()
-            except BaseException:
-                self._cancelled.set()
-                raise
+        pending: set[Future[None]] = {self._threads.submit(work, job) for job in jobs}
+        while pending:
+            done, pending = wait(pending, timeout=POLL_S)
+            while not answers.empty():
+                on_answer(*answers.get())
+            if self._interrupts.count:
+                raise KeyboardInterrupt
+            for future in done:
+                future.result()
 
     def _program(self, compiler: Compiler, request: MemoryRequest) -> Program:
         try:

@@ -198,6 +198,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "traced": ("traced", "seconds"),
     "random": ("returns",),
     "fits": ("hardware", "limit_bytes", "tried"),
+    "analysed": ("hardware", "failed"),
+    "described": ("device",),
 }  # fmt: skip
 """Every event, and what it must say for the parent to use it."""
 
