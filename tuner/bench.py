@@ -198,6 +198,12 @@ class Bench:
             roof=Roof(self.peaks, order.request.workload.dtype),
         )
 
+    def take(self, log_name: str) -> tuple[Child, int]:
+        """Return a fresh child, for work that is no trial, and the bytes that others hold."""
+        self._end_questions()
+        held = self._held_by_others()
+        return self._launcher.take(log_name), held
+
     def _held_by_others(self) -> int:
         """Return the device memory that is not ours to use, as far as the device tells.
 

@@ -12,6 +12,8 @@ _PHASES = {
     "compiled": "warming up",
     "warm": "training",
     "block": "training",
+    "fitted": "training",
+    "trained": "training",
     "measured": "evaluating",
     "done": "ending",
 }

@@ -4,28 +4,17 @@ Nothing is decided here. Heavy imports happen inside the commands that need them
 `tuner --help` answers at once.
 """
 
-import inspect
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tuner.address import ON_COMMAND_LINE, complete, has_visible_password, hide_in_text
-from tuner.config import (
-    MarketSettings,
-    MeasureSettings,
-    PlaceSettings,
-    SpaceSettings,
-    StopSettings,
-    StudyConfig,
-    WorkloadSettings,
-    flag,
-    load_config,
-)
+from tuner.config import StudyConfig, flag, load_config
 from tuner.errors import TunerError, UsageError
+from tuner.flags import STUDY, TRAINING, settings_as_flags
 from tuner.interrupts import EXIT_INTERRUPTED, own_slot
 from tuner.terminal import outlive_readers
 
@@ -35,15 +24,6 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-)
-
-PARTS = (
-    WorkloadSettings,
-    MarketSettings,
-    SpaceSettings,
-    StopSettings,
-    MeasureSettings,
-    PlaceSettings,
 )
 
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
@@ -72,43 +52,6 @@ Storage = Annotated[
 ]
 
 
-def settings_as_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for every field of `StudyConfig`, passed on as **settings.
-
-    All flags take text: `tuner.config` reads it as it reads the values of a file, so that both
-    are checked by the same rules and refused in the same words.
-    """
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    for part in PARTS:
-        for name, field in part.model_fields.items():
-            kind = list[str] | None if name == "env_params" else str | None
-            default = "" if field.default in (None, {}) else f" [default: {_shown(field.default)}]"
-            option = typer.Option(
-                flag(name),
-                help=f"{field.description}{default}",
-                metavar="VALUE",
-                show_default=False,
-            )
-            parameters.append(
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[kind, option],
-                )
-            )
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
-
-
-def _shown(default: object) -> str:
-    """Return a default as one would write it after its flag."""
-    items = default if isinstance(default, tuple) else (default,)
-    return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
-
-
 def say(line: str) -> None:
     """Tell the user of progress; results go to stdout instead.
 
@@ -121,7 +64,7 @@ def say(line: str) -> None:
 
 
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
-@settings_as_flags
+@settings_as_flags(STUDY)
 def start(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")] = "demo",
     config: Annotated[
@@ -189,7 +132,7 @@ def targets(
 
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
-@settings_as_flags
+@settings_as_flags(STUDY)
 def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
     from tuner.lookup import find
@@ -200,7 +143,7 @@ def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> N
 
 
 @app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
-@settings_as_flags
+@settings_as_flags(STUDY)
 def worker(
     name: Name,
     wait: Annotated[
@@ -266,12 +209,26 @@ def show(
         _print_json(document) if as_json else details.print_trial(document)
 
 
-@app.command(epilog="Example: tuner report demo")
-def report(name: Name, runs_dir: RunsDir = Path("runs"), storage: Storage = None) -> None:
-    """Print the study's tables: configs, profiles, and where the time went."""
+@app.command(epilog="Example: tuner report demo --html demo.html")
+def report(
+    name: Name,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with plots that opens offline."),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    storage: Storage = None,
+) -> None:
+    """Print the study's tables: configs, profiles, and where the time went; or a page of plots."""
+    places = {"runs_dir": str(runs_dir), "storage": storage}
+    if html is not None:
+        from tuner.report.html import write_html
+
+        print(write_html(name, places, html))
+        return
     from tuner.report.summary import print_report
 
-    print_report(name, {"runs_dir": str(runs_dir), "storage": storage})
+    print_report(name, places)
 
 
 @app.command(epilog="Example: tuner export demo -o profiles")
@@ -337,6 +294,45 @@ def validate(
     found = validate_profile(profile, given, tolerance=allowed, say=say)
     _print_json(found.as_dict()) if as_json else print_validation(found)
     raise typer.Exit(found.exit_code)
+
+
+@app.command(
+    epilog="Example: tuner train --profile runs/demo/profiles/balanced.yaml --total-steps 10000000 "
+    "--checkpoint-dir trained"
+)
+@settings_as_flags(TRAINING)
+def train(
+    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="A profile's file.")],
+    checkpoint_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Takes checkpoints, metrics, logs and the result.")
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training there.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse another device or workload; exit 4.")
+    ] = False,
+    as_json: AsJson = False,
+    **settings: object,
+) -> None:
+    """Train with a profile: its four numbers, its learning rate, its environment; flags win.
+
+    Ctrl-C ends it with a checkpoint. Code of your own is run only if you name it here.
+    """
+    from tuner.report.training import TrainingView, print_trained
+    from tuner.training import train as train_with
+
+    with TrainingView(say) as view:
+        trained = train_with(
+            profile,
+            settings,
+            folder=checkpoint_dir,
+            resume=resume,
+            strict=strict,
+            say=say,
+            on_block=view.show,
+        )
+    _print_json(trained.as_dict()) if as_json else print_trained(trained)
 
 
 @app.command(epilog="Example: tuner dashboard demo --port 8080")
@@ -439,10 +435,13 @@ def _sound(file: Path | None, settings: dict[str, object]) -> StudyConfig:
 
 def _end(name: str, config: StudyConfig, ending: Any) -> None:
     """Print the summary of a study and leave with its exit code."""
+    from tuner.report.publish import publish
     from tuner.report.summary import print_report
 
     if ending.exit_code != EXIT_INTERRUPTED:
-        print_report(name, {"runs_dir": str(config.runs_dir), "storage": config.storage})
+        places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
+        print_report(name, places)
+        publish(name, places, say)
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
     if ending.exit_code == EXIT_INTERRUPTED:

@@ -38,13 +38,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
+class Settings(BaseModel):
+    """A part of the settings of a command: frozen, and no key but its own."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True
     )
 
 
-class WorkloadSettings(_Part):
+class WorkloadSettings(Settings):
     """What is trained: the part of a study that must stay the same when it is resumed."""
 
     env: str = Field(
@@ -91,7 +93,7 @@ class WorkloadSettings(_Part):
     )
 
 
-class MarketSettings(_Part):
+class MarketSettings(Settings):
     """The bars of a trading environment; part of the workload, too."""
 
     data: DataFile = Field(None, description="CSV of bars [seeded synthetic bars]")
@@ -114,7 +116,7 @@ DATA_FILES = ("data", "finer_data")
 """Settings that are files: their content belongs to the workload, where they lie does not."""
 
 
-class SpaceSettings(_Part):
+class SpaceSettings(Settings):
     """The configs to choose from, and the one to compare with."""
 
     num_envs: Choices = Field(None, description="choices, as 512,1024")
@@ -127,7 +129,7 @@ class SpaceSettings(_Part):
     baseline_replicates: int = Field(3, ge=3, le=20, description="times the baseline is measured")
 
 
-class StopSettings(_Part):
+class StopSettings(Settings):
     """When a study, and when one of its trials, ends."""
 
     trials: int | None = Field(None, ge=1, description="at most so many trials [the whole space]")
@@ -140,7 +142,7 @@ class StopSettings(_Part):
     min_trials: int = Field(20, ge=1, description="patience never ends a study before so many")
 
 
-class MeasureSettings(_Part):
+class MeasureSettings(Settings):
     """How a trial is measured, how configs are sampled and how they are scored."""
 
     env_steps: int | None = Field(
@@ -167,7 +169,7 @@ class MeasureSettings(_Part):
     reserve: Bytes = Field(0, description="memory to leave for what else will run, as 4GB")
 
 
-class PlaceSettings(_Part):
+class PlaceSettings(Settings):
     """Where trials are measured, and where things are kept."""
 
     workers: int = Field(
@@ -325,7 +327,7 @@ def load_config(
         return StudyConfig.model_validate(_with_phase({**data, **given}, given))
     except ValidationError as error:
         raise UsageError(
-            _explain(error, source if isinstance(source, Path) else None, given)
+            explain(error, source if isinstance(source, Path) else None, given)
         ) from None
 
 
@@ -378,7 +380,7 @@ def read_settings(path: Path) -> dict[str, object]:
     return data
 
 
-def _explain(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
+def explain(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
     """Return one line for the first thing that pydantic found wrong."""
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0])

@@ -19,7 +19,7 @@ from tuner.aggregate import ConfigSummary, hardware_of, summarise
 from tuner.errors import ExportRefused
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
-from tuner.profiles import Choice, ProfileContext, choose, document
+from tuner.profiles import Choice, Contest, ProfileContext, choose, contest_between, document
 from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
@@ -42,12 +42,23 @@ def choose_from(
     Raises:
         ExportRefused: quality was not measured, or too few configs are feasible or acceptable.
     """
+    return choose(contest_of(records, references, min_feasible=min_feasible))
+
+
+def contest_of(
+    records: Sequence[TrialRecord], references: References, *, min_feasible: int
+) -> Contest:
+    """Return what the profiles of a study are chosen among, from its measurements.
+
+    Raises:
+        ExportRefused: quality was not measured, or too few configs are feasible or acceptable.
+    """
     summaries = summarise(records)
     baseline = next((s for s in summaries if s.trial == 0), None)
     if baseline is None:
         raise ExportRefused("profiles must be compared with a baseline, but got none; resume first")
     deviation = baseline.quality_score_sd
-    return choose(
+    return contest_between(
         summaries,
         components=references.components,
         epsilon=tie_width(records) or references.epsilon,

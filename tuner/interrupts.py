@@ -23,19 +23,27 @@ SLOT_VARIABLE = "TUNER_SLOT"
 ORDER = b"stop\n"
 """What a leader writes to a worker's standard input for each request to stop."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-OF_A_STUDY = ("the running trial ends after its block", "the running trial is killed")
 
 
 class Interrupts:
-    """Counts requests to stop while it is entered; a third one ends the process."""
+    """Counts requests to stop while it is entered; a third one ends the process.
 
-    def __init__(self, words: tuple[str, str] = OF_A_STUDY) -> None:
-        """Say `words[0]` at the first request and `words[1]` at the second."""
+    Signals reach the main thread alone: entered in another, it counts none.
+    """
+
+    def __init__(
+        self,
+        first: str = "the running trial ends after its block",
+        second: str = "the running trial is killed",
+    ) -> None:
+        """Say what the first and the second request do, in words for the user."""
         self.count = 0
-        self._words = words
+        self._words = (first, second)
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals reach the main thread alone
         self._previous = {
             number: signal.signal(number, self._note)
             for number in _SIGNALS

@@ -40,6 +40,14 @@ def memory_bytes(value: object) -> object:
     return None if value is None else int(_quantity(value, _UNITS_BYTES, "500MB or 2GB"))
 
 
+def whole_number(value: object) -> object:
+    """Return the integer of `1000000`, `1_000_000`, `1e6`; anything else as it is."""
+    text = str(value).replace("_", "")
+    if re.fullmatch(r"\d+(\.\d+)?e\d{1,2}", text, re.IGNORECASE) and float(text).is_integer():
+        return int(float(text))
+    return value
+
+
 def share(value: object) -> float:
     """Return the share, between 0 and 1, in `10%` or `0.1`."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(value))

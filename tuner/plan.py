@@ -104,7 +104,7 @@ def plan(config: StudyConfig, targets: Sequence[Target], *, say: Say) -> list[Pl
         KeyboardInterrupt: the user stopped it; what was compiled is kept for the next time.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as logs, Interrupts(STOPPING) as interrupts:
+    with tempfile.TemporaryDirectory() as logs, Interrupts(*STOPPING) as interrupts:
         most = None if targets else _children_here()
         timeout_s = max(config.timeout, QUESTION_S)
         with Compilers(Path(logs), interrupts, timeout_s=timeout_s, most=most) as compilers:

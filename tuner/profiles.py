@@ -25,7 +25,8 @@ class Choice:
     `reason` names the rule that decided and the runner-up, `constraint_met` whether the chosen
     config satisfies the profile's constraint (always true for `balanced`, which has none; false
     where it cannot be judged), `coincides_with` the other profiles with the same config, `notes`
-    the fallbacks and reservations.
+    the fallbacks and reservations, `runner_up` what the same rule takes among the others (`None`
+    where the chosen config is alone on the front).
     """
 
     name: str
@@ -34,6 +35,19 @@ class Choice:
     constraint_met: bool
     coincides_with: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    runner_up: ConfigSummary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What the profiles are chosen among: the front, and what the rules depend on beside it.
+
+    `num_measured` is the number of feasible configs, the baseline included.
+    """
+
+    front: tuple[Candidate, ...]
+    rules: Rules
+    num_measured: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +72,23 @@ class ProfileContext:
     phase: int | None = None
 
 
-def choose(
+def choose(contest: Contest) -> dict[str, Choice]:
+    """Choose `balanced`, `max_gpu` and `max_quality`; return a choice for each, by name."""
+    choices = {name: _explain(name, contest) for name in PICKERS}
+    return {
+        name: replace(
+            choice,
+            coincides_with=tuple(
+                other.name
+                for other in choices.values()
+                if other.name != name and other.summary.config == choice.summary.config
+            ),
+        )
+        for name, choice in choices.items()
+    }
+
+
+def contest_between(
     summaries: Sequence[ConfigSummary],
     *,
     components: Sequence[str],
@@ -67,8 +97,8 @@ def choose(
     util_is_gpu: bool,
     quality_tie: float | None,
     min_feasible: int = 3,
-) -> dict[str, Choice]:
-    """Choose `balanced`, `max_gpu` and `max_quality` among the eligible configs on the front.
+) -> Contest:
+    """Return the eligible configs on the front, and the rules that choose among them.
 
     Args:
         summaries: the study's configs; the baseline is added where it is missing.
@@ -78,9 +108,6 @@ def choose(
         util_is_gpu: whether `device_util` is a GPU's.
         quality_tie: two standard deviations of the baseline's quality; `None` as for `epsilon`.
         min_feasible: successful configs required, the baseline included.
-
-    Returns:
-        A choice for each profile, by name.
 
     Raises:
         ExportRefused: Quality was not measured, too few configs are feasible, or none of them
@@ -98,21 +125,7 @@ def choose(
         else QUALITY_FLOOR * baseline.quality_score,
         util_limit=util_limit_of(candidates, util_is_gpu=util_is_gpu),
     )
-    front = _front(candidates, rules.components)
-    choices = {
-        name: _explain(name, front, rules=rules, num_measured=len(feasible)) for name in PICKERS
-    }
-    return {
-        name: replace(
-            choice,
-            coincides_with=tuple(
-                other.name
-                for other in choices.values()
-                if other.name != name and other.summary.config == choice.summary.config
-            ),
-        )
-        for name, choice in choices.items()
-    }
+    return Contest(tuple(front_of(candidates, rules.components)), rules, len(feasible))
 
 
 def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
@@ -200,7 +213,7 @@ def _refuse_all(feasible: Sequence[ConfigSummary]) -> NoReturn:
     )
 
 
-def _front(candidates: Sequence[Candidate], components: frozenset[str]) -> list[Candidate]:
+def front_of(candidates: Sequence[Candidate], components: frozenset[str]) -> list[Candidate]:
     """Return the candidates that none dominates in the components in use."""
     points = [
         [
@@ -213,20 +226,20 @@ def _front(candidates: Sequence[Candidate], components: frozenset[str]) -> list[
     return [candidates[index] for index in pareto_front(points)]
 
 
-def _explain(name: str, front: Sequence[Candidate], *, rules: Rules, num_measured: int) -> Choice:
+def _explain(name: str, contest: Contest) -> Choice:
     """Apply a profile's rule, and again without its winner for the runner-up."""
-    pick = PICKERS[name](front, rules)
-    others = [c for c in front if c is not pick.winner]
-    runner_up = (
-        f"runner-up {PICKERS[name](others, rules).winner}" if others else "alone on the front"
-    )
+    pick = PICKERS[name](contest.front, contest.rules)
+    others = [c for c in contest.front if c is not pick.winner]
+    rival = PICKERS[name](others, contest.rules).winner if others else None
+    runner_up = f"runner-up {rival}" if rival else "alone on the front"
     notes = pick.notes
     if pick.winner.summary.contaminated:
         notes += ("measured only while something else disturbed the device",)
     return Choice(
         name=name,
         summary=pick.winner.summary,
-        reason=f"{pick.rule}, of {num_measured} measured configs; {runner_up}",
+        reason=f"{pick.rule}, of {contest.num_measured} measured configs; {runner_up}",
         constraint_met=pick.constraint_met,
         notes=notes,
+        runner_up=None if rival is None else rival.summary,
     )

@@ -5,7 +5,8 @@ nothing a library prints can be taken for an answer. Apart from both sides becau
 standard library only, and no jax.
 
 A child answers `probe`, `peaks`, `preflight`, `random`, `fit`, `memory` and `target` requests as
-often as it is asked, and ends after one `train`. Its events for `train`, in this order:
+often as it is asked, and ends after one `train` or `checkpointed`. Its events for `train`, in this
+order:
 
     ready       imports are done; the device is not open yet
     started     the device is open: what it is; what the environment is
@@ -17,6 +18,16 @@ often as it is asked, and ends after one `train`. Its events for `train`, in thi
     done        the policy was evaluated; or training was stopped on request
     error       an exception ended the trial: its type and text
     rejected    the request itself is at fault (unknown environment parameter, …)
+
+A `checkpointed` request is answered by `started`, `refused`, `done`, `error`, `rejected`, and by
+
+    fitted      compiled, for these numbers: seconds, predicted memory
+    stepped     the config does not fit in memory: how many environments are tried next
+    restored    a checkpoint was read: its update, and those that could not be
+    trained     a block ended: update and env-steps so far, seconds, reduced training metrics
+    saved       a checkpoint is on the disk: its update
+    diverged    (instead of `done`) a loss is not finite
+    disk        (instead of `done`) a file could not be written: why
 """
 
 import json
@@ -73,6 +84,33 @@ class TrainRequest:
     probe: bool = False
     fault: str | None = None
     kind: str = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointedRequest:
+    """A training that is kept: to the user's own total, with checkpoints, perhaps gone on with.
+
+    `hardware` is stepped down to fewer environments where it does not fit, unless it
+    `is_resumed`: its state then has the shapes that it has. A block holds about
+    `block_env_steps`, and exactly `updates_per_block` updates where that is given. `facts` are
+    written to `folder` beside what the training became, for whoever resumes it.
+    """
+
+    workload: Workload
+    hardware: dict[str, int]
+    seed: int
+    total_steps: int
+    block_env_steps: float
+    updates_per_block: int | None
+    folder: str
+    facts: dict[str, Any]
+    is_resumed: bool
+    checkpoint_every_s: float
+    keep_checkpoints: int
+    cache_dir: str
+    memory_limit_bytes: int | None = None
+    reserve_bytes: int = 0
+    kind: str = "checkpointed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +196,7 @@ Question = (
     | MemoryRequest
     | TargetRequest
 )
-Request = TrainRequest | Question
+Request = TrainRequest | CheckpointedRequest | Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +238,17 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "fits": ("hardware", "limit_bytes", "tried"),
     "analysed": ("hardware", "failed"),
     "described": ("device",),
+    "fitted": ("hardware", "compile_s", "predicted_bytes", "limit_bytes"),
+    "stepped": ("num_envs", "predicted_bytes", "limit_bytes"),
+    "restored": ("update", "unread"),
+    "trained": ("update", "env_steps", "block_env_steps", "seconds", "metrics"),
+    "saved": ("update",),
+    "diverged": ("names", "env_steps"),
+    "disk": ("text",),
 }  # fmt: skip
 """Every event, and what it must say for the parent to use it."""
 
-LAST = ("done", "refused", "error", "rejected")
+LAST = ("done", "refused", "error", "rejected", "diverged", "disk")
 """Events after which nothing more is to come of a trial."""
 
 
@@ -234,6 +279,7 @@ def parse_request(data: dict[str, Any]) -> Request:
     """Return the typed request that a parsed line holds."""
     kinds: dict[str, type[Any]] = {
         "train": TrainRequest,
+        "checkpointed": CheckpointedRequest,
         "probe": ProbeRequest,
         "peaks": PeaksRequest,
         "preflight": PreflightRequest,

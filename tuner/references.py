@@ -5,12 +5,12 @@ them, in other processes and on other days.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from storage.records import TrialRecord
-from tuner.measurement import MUST_BE_FINITE, Measurement, seconds_to
+from tuner.measurement import MUST_BE_FINITE, Evaluation, Measurement, seconds_to
 from tuner.quality import JUDGED_METRICS, QualityReferences, TrainingQualityValidator
 from tuner.score import ScoreReferences, Weights, score
 from tuner.throughput import RunSpread, interval
@@ -61,11 +61,19 @@ class References:
 
 def assess(measurement: Measurement, quality: QualityReferences) -> TrainingQualityValidator:
     """Return a validator that has seen the whole measurement."""
+    learned = [point.metrics for point in measurement.curve if point.learning]
+    return assess_training(learned, measurement.evaluation, quality)
+
+
+def assess_training(
+    blocks: Iterable[Mapping[str, float | None]],
+    evaluation: Evaluation | None,
+    quality: QualityReferences,
+) -> TrainingQualityValidator:
+    """Return a validator that has seen a training: the metrics of its blocks, and its policy."""
     validator = TrainingQualityValidator(quality)
-    for point in measurement.curve:
-        if point.learning:
-            validator.add_metrics(**_as_measured(point.metrics))
-    evaluation = measurement.evaluation
+    for metrics in blocks:
+        validator.add_metrics(**_as_measured(metrics))
     if evaluation is not None:
         validator.set_evaluation(
             evaluation.mean_return,
@@ -113,6 +121,20 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
         sps_score=scores.sps_score,
         final_score=scores.final_score,
     )
+
+
+def stored_references(measured: Mapping[str, Any]) -> QualityReferences | None:
+    """Return what a profile was judged by; None where its `measured` does not say it in numbers."""
+    stored = measured.get("quality_references")
+    if not isinstance(stored, Mapping):
+        return None
+    numbers = [value for value in stored.values() if value is not None]
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        return None
+    try:
+        return QualityReferences(**stored)
+    except TypeError:
+        return None
 
 
 def _as_measured(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ resume) while the sampler is only one way through it.
 """
 
 import itertools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 
 
@@ -39,6 +39,15 @@ class HardwareConfig:
 
     def __str__(self) -> str:
         return f"{self.num_envs}x{self.num_steps} mb{self.num_minibatches} ep{self.num_epochs}"
+
+
+def fewer_envs(config: HardwareConfig) -> HardwareConfig | None:
+    """Return the config with at most half of the environments, None if none such is valid."""
+    for num_envs in range(config.num_envs // 2, 0, -1):
+        fewer = replace(config, num_envs=num_envs)
+        if fewer.is_valid:
+            return fewer
+    return None
 
 
 DIMENSIONS = tuple(field.name for field in fields(HardwareConfig))

@@ -228,9 +228,10 @@ def config_of(profile: Profile, given: Mapping[str, object]) -> StudyConfig:
     for what in ("env", "trainer"):
         _require_named(what, facts.get(what), given.get(what))
     settings = {"env": facts["env"], "env_params": facts["env_params"], "trainer": trainer}
-    settings |= _market_settings(facts)
+    settings |= market_settings(facts)
     if trainer is None:
-        settings |= _ppo_settings(profile)
+        _refuse_edited_rate(profile)
+        settings |= ppo_settings(profile)
     flags = {name: value for name, value in given.items() if name not in ("env", "trainer")}
     config = load_config(settings, flags).resolved(profile.device or "cpu")
     require_sound(config)
@@ -258,7 +259,7 @@ def _require_named(what: str, measured: Any, named: object) -> None:
     )
 
 
-def _market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+def market_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the bars that a profile was measured on.
 
     Raises:
@@ -289,31 +290,41 @@ def _path_of(file: Any) -> str | None:
     return path if isinstance(path, str) and "\0" not in path else None
 
 
-def _ppo_settings(profile: Profile) -> dict[str, Any]:
-    """Return the settings of PPO that a profile was measured with.
+def ppo_settings(profile: Profile) -> dict[str, Any]:
+    """Return the settings of PPO that a profile was measured with; its rate is the effective one.
 
     Raises:
         UsageError: it lacks a learning rate, or names scalars that PPO does not have.
-        Refused: the learning rate was edited.
     """
     facts = profile.workload
-    unknown = [name for name in facts["ppo"] if name not in HYPERPARAMS]
+    scalars = facts.get("ppo") or {}
+    unknown = [name for name in scalars if name not in HYPERPARAMS]
     if unknown or profile.learning_rate is None:
         raise UsageError(
             f"a profile must hold a learning rate and PPO's scalars only, but got "
             f"{', '.join(unknown) or 'no learning_rate'}; export it anew"
         )
-    measured_rate = facts["ppo"].get("learning_rate", profile.learning_rate)
-    if profile.lr_scaling in (None, "none") and measured_rate != profile.learning_rate:
-        raise Refused(
-            f"the learning rate must be the one that was measured, {measured_rate}, but got "
-            f"{profile.learning_rate}: it was edited; tune the new one instead"
-        )
     return {
         **{name: facts[name] for name in PPO_BUILD if name in facts},
-        **facts["ppo"],
+        **scalars,
         "learning_rate": profile.learning_rate,
     }
+
+
+def edited_rate(profile: Profile) -> float | None:
+    """Return the learning rate that a profile was measured with, where it now holds another."""
+    measured = (profile.workload.get("ppo") or {}).get("learning_rate", profile.learning_rate)
+    is_edited = profile.lr_scaling in (None, "none") and measured != profile.learning_rate
+    return measured if is_edited else None
+
+
+def _refuse_edited_rate(profile: Profile) -> None:
+    measured = edited_rate(profile)
+    if measured is not None:
+        raise Refused(
+            f"the learning rate must be the one that was measured, {measured}, but got "
+            f"{profile.learning_rate}: it was edited; tune the new one instead"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -16,11 +16,14 @@ from storage.telemetry import Telemetry
 from tuner.aggregate import NUMBERS, final_scores, hardware_of, summarise
 from tuner.config import StudyConfig
 from tuner.finalists import choose_from
+from tuner.report.html import write_html
 from tuner.report.overview import status_document
+from tuner.report.publish import show_in_dashboard
 from tuner.search.sampler import config_of, make_sampler, num_untried, untried
 
 NUM_TRIALS = 1_000
 STATUS_CPU_S = 2.0
+PAGE_BYTES = 15e6
 FACTS = {
     "hardware": {"kind": "cpu", "name": "a CPU", "memory_gb": 8.0, "uuid": None},
     "versions": {"jax": "0"},
@@ -92,3 +95,25 @@ def test_a_status_of_a_thousand_trials_takes_no_time(config: StudyConfig) -> Non
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < STATUS_CPU_S
+
+
+def test_the_page_of_a_thousand_trials_is_one_that_a_browser_opens(
+    config: StudyConfig, tmp_path: Path
+) -> None:
+    places = {"runs_dir": str(config.runs_dir)}
+    page = write_html("many", places, tmp_path / "page.html")
+    # plotly.js is 4.8 MB of it.
+    assert page.stat().st_size < PAGE_BYTES
+    assert f"{NUM_TRIALS - 200} more have their series in the database alone" in page.read_text()
+
+
+def test_a_dashboard_of_a_thousand_trials_is_written_once(config: StudyConfig) -> None:
+    places = {"runs_dir": str(config.runs_dir)}
+    folder = show_in_dashboard("many", places)
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with Telemetry(config.storage_url("many"), create=False) as telemetry:
+        successes = [r for r in telemetry.records("many") if r.status == "success"]
+    # A picture each of the curve and of the device, of every trial that has series.
+    assert len(written) == 2 * len({r.trial for r in successes})
+    show_in_dashboard("many", places)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER
-from tuner.cli import PARTS, _switches_with_values
+from tuner.cli import _switches_with_values
 from tuner.config import HYPERPARAMS, StudyConfig, flag, load_config, read_settings
 from tuner.errors import UsageError
+from tuner.flags import STUDY, TRAINING
 from tuner.space import HardwareConfig
 
 # Each setting: as a flag says it, as a file says it (another value), and both as they are kept.
@@ -102,7 +103,7 @@ def test_every_setting_is_a_flag_of_start_and_resume(command: str) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    for part in PARTS:
+    for part in {*STUDY, *TRAINING}:
         for name, field in part.model_fields.items():
             assert field.description, name
 

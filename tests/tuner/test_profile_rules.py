@@ -6,7 +6,7 @@ from typing import Any
 from storage.records import TrialRecord
 from tests.tuner.measurements import record
 from tuner.aggregate import summarise
-from tuner.profiles import Choice, choose
+from tuner.profiles import Choice, choose, contest_between
 
 
 def chosen(records: Sequence[TrialRecord], **changes: Any) -> dict[str, Choice]:
@@ -19,7 +19,7 @@ def chosen(records: Sequence[TrialRecord], **changes: Any) -> dict[str, Choice]:
         "util_is_gpu": True,
         "quality_tie": 0.0,
     }
-    return choose(summaries, **(arguments | changes))
+    return choose(contest_between(summaries, **(arguments | changes)))
 
 
 def point(

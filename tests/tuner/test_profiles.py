@@ -18,6 +18,7 @@ from tuner.profiles import (
     Choice,
     ProfileContext,
     choose,
+    contest_between,
     document,
 )
 
@@ -33,7 +34,7 @@ def choose_from(records: list[TrialRecord], **changes: Any) -> dict[str, Choice]
         "util_is_gpu": False,
         "quality_tie": 0.02,
     }
-    return choose(summaries, **(arguments | changes))
+    return choose(contest_between(summaries, **(arguments | changes)))
 
 
 THREE = [
@@ -119,7 +120,7 @@ def test_too_few_feasible_configs_are_refused() -> None:
 
 def test_the_baseline_counts_as_one_of_them_even_when_it_stands_apart() -> None:
     baseline, *rest = summarise(THREE)
-    assert choose(
+    contest = contest_between(
         rest,
         components=ALL,
         epsilon=None,
@@ -127,6 +128,7 @@ def test_the_baseline_counts_as_one_of_them_even_when_it_stands_apart() -> None:
         util_is_gpu=False,
         quality_tie=None,
     )
+    assert (contest.num_measured, set(choose(contest))) == (3, set(PROFILE_NAMES))
 
 
 def test_a_refusal_has_the_exit_code_of_refused_exports() -> None:
@@ -195,7 +197,7 @@ def test_the_order_of_configs_does_not_matter(records: list[TrialRecord], genera
     generator.shuffle(shuffled)
 
     def trials(order: list[ConfigSummary]) -> list[int]:
-        choices = choose(
+        contest = contest_between(
             order,
             components=ALL,
             epsilon=0.05,
@@ -203,7 +205,7 @@ def test_the_order_of_configs_does_not_matter(records: list[TrialRecord], genera
             util_is_gpu=True,
             quality_tie=0.05,
         )
-        return [choice.summary.trial for choice in choices.values()]
+        return [choice.summary.trial for choice in choose(contest).values()]
 
     assert trials(summaries) == trials(shuffled)
 

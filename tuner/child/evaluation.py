@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +52,12 @@ def evaluate_random(env: Environment, env_params: Any, seed: int) -> float | Non
     returns = np.asarray(evaluate(None, jax.random.key(EVALUATION_SEED + seed), env_params))
     known = returns[~np.isnan(returns)]
     return float(known.mean()) if known.size else None
+
+
+def params_changed(before: Any, after: Any) -> bool | None:
+    """Return whether any parameter has moved; None where there is none to be seen."""
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    return any(bool(jnp.any(old != new)) for old, new in pairs) if pairs else None
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:

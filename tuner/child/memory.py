@@ -54,6 +54,11 @@ def limit_bytes(device: jax.Device, lowered_to: int | None, reserve: int) -> int
     return allowed_bytes(free, lowered_to=lowered_to, reserve=reserve)
 
 
+def exceeds(predicted: int | None, limit: int | None) -> bool:
+    """Whether the gate refuses a program; what is not known refuses nothing."""
+    return predicted is not None and limit is not None and predicted > limit
+
+
 @dataclass(frozen=True, slots=True)
 class Peak:
     """The peak of a trial in bytes and where it was read; `bytes` is None with the reason."""

@@ -8,7 +8,7 @@ a block, not once an update.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -196,6 +196,22 @@ class Program:
     cached: bool
     predicted_bytes: int | None
     cost: Cost
+
+
+class Ran(NamedTuple):
+    """What came of a block: the carry after it, its seconds, its mean metrics."""
+
+    carry: Any
+    seconds: float
+    metrics: dict[str, float | None]
+
+
+def run_block(program: Program, carry: Any, num_updates: jax.Array) -> Ran:
+    """Run one block to its very end, and time it; the carry is donated."""
+    started = time.perf_counter()
+    carry, sums = jax.block_until_ready(program.run(carry, num_updates))
+    seconds = time.perf_counter() - started
+    return Ran(carry, seconds, block_means(sums))
 
 
 def compile_training(built: Built, counter: CompileCounter, platform: str) -> Program:

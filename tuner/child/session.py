@@ -11,6 +11,7 @@ from envs.errors import EnvError
 from tuner.child import calibrate, preflight, targets, trial
 from tuner.child.channel import Channel
 from tuner.protocol import (
+    CheckpointedRequest,
     FitRequest,
     MemoryRequest,
     PeaksRequest,
@@ -51,7 +52,7 @@ class Session:
                 traceback.print_exc()
                 channel.fail("error", error)
                 return
-            if isinstance(request, TrainRequest):
+            if isinstance(request, TrainRequest | CheckpointedRequest):
                 sys.stdout.flush()
                 os._exit(0)  # the interpreter's own end would cost half a second for nothing
 
@@ -62,6 +63,10 @@ class Session:
         match request:
             case TrainRequest():
                 trial.train(request, emit, self._channel.stop)
+            case CheckpointedRequest():
+                from tuner.child import training  # orbax takes seconds that no trial should wait
+
+                training.train(request, emit, self._channel.stop)
             case ProbeRequest():
                 calibrate.probe(emit)
             case PeaksRequest():

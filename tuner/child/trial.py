@@ -18,11 +18,18 @@ import jax.numpy as jnp
 
 from tuner.child import faults
 from tuner.child.compiles import CompileCounter
-from tuner.child.evaluation import evaluate_policy, training_return
+from tuner.child.evaluation import evaluate_policy, params_changed, training_return
 from tuner.child.facts import device_facts, environment_facts
-from tuner.child.memory import PeakMemory, held_bytes, limit_bytes, resident_bytes, threads
+from tuner.child.memory import (
+    PeakMemory,
+    exceeds,
+    held_bytes,
+    limit_bytes,
+    resident_bytes,
+    threads,
+)
 from tuner.child.peaks import probe
-from tuner.child.program import Built, Program, block_means, build, compile_training
+from tuner.child.program import Built, Program, block_means, build, compile_training, run_block
 from tuner.protocol import TrainRequest
 from tuner.throughput import Block, is_wide, measure_throughput, student_t
 
@@ -62,9 +69,8 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
         work_is_lower_bound=program.cost.is_lower_bound,
     )
     gate_is_off = faults.before_allocating(request.fault)
-    predicted = program.predicted_bytes
-    if not gate_is_off and predicted is not None and limit is not None and predicted > limit:
-        emit("refused", predicted_bytes=predicted, limit_bytes=limit)
+    if not gate_is_off and exceeds(program.predicted_bytes, limit):
+        emit("refused", predicted_bytes=program.predicted_bytes, limit_bytes=limit)
         return
     _train_and_evaluate(request, built, program, counter, emit, stop)
 
@@ -109,7 +115,7 @@ def _train_and_evaluate(
     returns = list(window.returns)
     carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
     reading, recompiles = peak.read(), counter.compiles - compiles
-    changed = _changed(initial.params, trained.params)
+    changed = params_changed(initial.params, trained.params)
     del carry
     emit(
         "measured",
@@ -124,12 +130,6 @@ def _train_and_evaluate(
         training_return(returns) if built.policy_fn is None else evaluate_policy(built, trained)
     )
     emit("done", stopped=False, params_changed=changed, **judged)
-
-
-def _changed(before: Any, after: Any) -> bool | None:
-    """Return whether any parameter has moved; None where there is none to be seen."""
-    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    return any(bool(jnp.any(old != new)) for old, new in pairs) if pairs else None
 
 
 class _Window:
@@ -155,28 +155,25 @@ class _Window:
 
     def block(self, carry: Any, count: jax.Array, length: int, *, learning: bool = True) -> Any:
         """Run one block of `length` updates and send what it was."""
-        started = time.perf_counter()
-        carry, sums = _sync(self._program.run(carry, count))
-        seconds = time.perf_counter() - started
+        ran = run_block(self._program, carry, count)
         env_steps = length * self._batch_size
         self._env_steps += env_steps
-        self._blocks.append((env_steps, seconds))
-        metrics = block_means(sums)
-        self.returns.append(metrics["mean_return"])
+        self._blocks.append((env_steps, ran.seconds))
+        self.returns.append(ran.metrics["mean_return"])
         self._emit(
             "block",
             block=len(self._blocks) - 1,
             env_steps=self._env_steps,
             block_env_steps=env_steps,
-            seconds=seconds,
-            metrics=metrics,
+            seconds=ran.seconds,
+            metrics=ran.metrics,
             learning=learning,
             threads=threads(),
             held_bytes=held_bytes(self._device),
             resident_bytes=resident_bytes(),
         )
         faults.after_block(self._fault, len(self._blocks) - 1)
-        return carry
+        return ran.carry
 
     def narrow(self, carry: Any, count: jax.Array, length: int) -> Any:
         """Time further blocks until the interval of the throughput is narrow, or time is up."""

@@ -1,15 +1,20 @@
 """optuna-dashboard on a study: on the loopback address only, because it has no login."""
 
 import contextlib
+import copy
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UsageError
 from tuner.lookup import find
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from optuna.trial import FrozenTrial
+
+    from storage.studies import StudyStorage
 
 OUR_HOSTS = ("127.0.0.1", "localhost")
 
@@ -27,15 +32,20 @@ def serve(
         UsageError: the port is taken.
     """
     from storage.studies import open_storage
+    from tuner.report.publish import show_in_dashboard
 
     config, _ = find(name, places)
+    folder = show_in_dashboard(name, places)
     database = open_storage(config.storage_url(name), create=False)
+    _mark_infeasible(database)
     from wsgiref.simple_server import make_server
 
+    from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
 
+    page = wsgi(database, artifact_store=FileSystemArtifactStore(folder))
     try:
-        server = make_server("127.0.0.1", port, _for_this_machine(wsgi(database)))
+        server = make_server("127.0.0.1", port, _for_this_machine(page))
     except OSError as error:
         raise UsageError(
             f"--port must be free on 127.0.0.1, but got {port}: {error.strerror}; try another"
@@ -64,6 +74,24 @@ def serve(
     finally:
         server.server_close()
     say("stopped")
+
+
+def _mark_infeasible(storage: "StudyStorage") -> None:
+    """Have a storage's trials carry the list of constraints that the dashboard looks at.
+
+    It knows no named constraints. The list is added on the way to it and never stored: a sampler
+    would count it beside the named one.
+    """
+    read = storage.get_all_trials
+
+    def marked(*args: Any, **options: Any) -> list["FrozenTrial"]:
+        trials = [copy.copy(trial) for trial in read(*args, **options)]
+        for trial in trials:
+            listed = list(trial.constraints.values())
+            trial.system_attrs = {**trial.system_attrs, "constraints": listed}
+        return trials
+
+    storage.get_all_trials = marked  # type: ignore[method-assign]
 
 
 def _for_this_machine(page: "WSGIApplication") -> "WSGIApplication":

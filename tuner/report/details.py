@@ -12,7 +12,7 @@ from storage.telemetry import Telemetry
 from tuner.errors import UsageError
 from tuner.lookup import find
 from tuner.measurement import memory_error
-from tuner.report.overview import number
+from tuner.report.numbers import number
 
 
 def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from storage.errors import StorageError
 from tuner.aggregate import ConfigSummary
 from tuner.config import GROUP_MARK
 from tuner.errors import TunerError
+from tuner.report.numbers import number
 from tuner.report.reading import BRIEF, StudyReading, read_study
 
 
@@ -109,11 +110,6 @@ def front_of(study: StudyReading) -> list[int]:
     ]
     points = [[float(getattr(s, name)) for name in used] for s in eligible]
     return sorted(eligible[index].trial for index in pareto_front(points))
-
-
-def number(value: float | None, form: str) -> str:
-    """Return a number in a format, or a dash where there is none."""
-    return "–" if value is None else format(value, form)
 
 
 def _list_entry(name: str, runs_dir: Path) -> dict[str, Any]:

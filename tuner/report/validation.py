@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from tuner.report.overview import number
+from tuner.report.numbers import number
 from tuner.validate import EXIT_DRIFTED, EXIT_UNCLEAR, Validation
 
 MARKS = {"holds": "✓", "drifted": "✗", "unclear": "?", "unmeasured": "–"}

@@ -8,9 +8,10 @@ import pytest
 from tests.conftest import Finished
 from tests.tuner.measurements import failure, record
 from tuner.report.details import sparkline
-from tuner.report.overview import front_of, number, print_status, status_document
+from tuner.report.numbers import number
+from tuner.report.overview import front_of, print_status, status_document
 from tuner.report.reading import StudyReading, read_study
-from tuner.report.summary import headline, reservations, time_line
+from tuner.report.story import headline, reservations, time_line
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -1,0 +1,86 @@
+"""How a study's numbers came about, what is absent and why, and what none of them can say."""
+
+from storage.records import TrialRecord
+from tuner.report.reading import StudyReading
+from tuner.score import FULL_UTIL
+
+SOURCES = {
+    "gpm": "the GPU's own counters of multiprocessor activity (GPM)",
+    "nvml": "NVML: the share of time in which any kernel ran, however small",
+    "psutil": "the trial's share of the CPU cores that it may use",
+}
+LIMITS = (
+    "Everything here holds for this hardware, this workload and these versions.",
+    "Intervals are for a fresh process on the machine as it was; other load makes them too narrow.",
+    "Configs were compared after equal env-steps, not at the end of a long training.",
+    "What bounds a trial is a model of its work held against peaks measured for two seconds.",
+    "A winner among many noisy measurements is partly lucky: profiles were measured once more.",
+)
+FIELDS = {
+    "device_util": "utilisation",
+    "quality_score": "quality",
+    "peak_memory_gb": "peak memory",
+    "power_w": "power and energy",
+    "avg_temperature": "temperature",
+    "bound": "what bounds a trial",
+    "final_score": "score",
+}
+
+
+def how(study: StudyReading) -> dict[str, str]:
+    """Return how each kind of number was measured, by what it is."""
+    measured = [r for r in study.records if r.status == "success"]
+    source = study.facts.get("util_source")
+    memory = sorted({r.memory_source for r in measured if r.memory_source})
+    told = {
+        "Throughput": "The median of timed blocks after a warm-up on a copy of the state; no "
+        "compile time is in it. Intervals are 95 %, for a fresh process.",
+        "Utilisation": f"Read from {SOURCES.get(str(source), source or 'nothing yet')}, over the "
+        "measuring window alone.",
+        "Memory": f"Predicted from the compiled program; measured as {' or '.join(memory)}."
+        if memory
+        else "Predicted from the compiled program; no peak was measured.",
+        "Quality": "Progress from the random policy's return to the best one's, lowered when the "
+        "policy collapses, losses explode or updates run wild; from an evaluation of the final "
+        "policy in fresh environments.",
+    }
+    references = study.references
+    if references is None:
+        return told | {"Score": "Nothing is scored before the baseline has been measured."}
+    weights = references.weights.as_dict()
+    parts = {
+        "gpu": f"{weights['gpu']:g} · min(1, utilisation / {FULL_UTIL:g} %)",
+        "quality": f"{weights['quality']:g} · quality",
+        "sps": f"{weights['sps']:g} · sps / (sps + {references.sps:,.0f})",
+    }
+    total = sum(weights[name] for name in references.components)
+    scored = " + ".join(parts[name] for name in references.components)
+    tie = "unknown" if references.epsilon is None else f"{references.epsilon:.4f}"
+    return told | {
+        "Score": f"({scored}) / {total:g}; {references.sps:,.0f} env-steps/s are the baseline's. "
+        f"At calibration, scores closer than {tie} could not be told apart.",
+        "Budget": f"Every config trained for {references.env_steps:,} env-steps.",
+    }
+
+
+def absences(study: StudyReading) -> dict[str, str]:
+    """Return why a quantity is absent from every measurement, by what it is."""
+    measured = [r for r in study.records if r.status == "success"]
+    if not measured:
+        return {"every measurement": "none has succeeded"}
+    return {
+        words: _why(study, name, measured)
+        for name, words in FIELDS.items()
+        if all(getattr(record, name) is None for record in measured)
+    }
+
+
+def _why(study: StudyReading, name: str, measured: list[TrialRecord]) -> str:
+    reasons = {
+        "device_util": next((r.util_reason for r in measured if r.util_reason), None),
+        "quality_score": study.references and study.references.quality_reason,
+        "final_score": "a component that the study uses was not measured",
+        "bound": "the work of an update or the device's peaks were not measured",
+    }
+    source = study.facts.get("util_source") or "the device"
+    return reasons.get(name) or f"{source} does not tell it"
