@@ -83,7 +83,7 @@ def start(
 
 
 @app.command(epilog='Example: tuner plan --target "H100 SXM 80GB" --target "RTX 4090"')
-@settings_as_flags
+@settings_as_flags(STUDY)
 def plan(
     config: Annotated[
         Path | None,
