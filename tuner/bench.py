@@ -34,6 +34,8 @@ ANSWERS = {
     "preflight": "traced",
     "random": "random",
     "fit": "fits",
+    "memory": "analysed",
+    "target": "described",
 }
 
 Say = Callable[[str], None]

@@ -74,17 +74,61 @@ def start(
     **settings: object,
 ) -> None:
     """Start a study: calibrate, search, measure the best again, write three profiles."""
-    from tuner.workload import require_named_code, require_sound
-
-    loaded = load_config(config, settings)
-    if config is not None:
-        require_named_code(loaded, settings, config)
+    loaded = _sound(config, settings)
     loaded = loaded.model_copy(update={"storage": complete(loaded.storage)})
-    require_sound(loaded)
     from tuner.study import start as start_study
 
     ending = start_study(loaded, name, say=say)
     _end(name, loaded, ending)
+
+
+@app.command(epilog='Example: tuner plan --target "H100 SXM 80GB" --target "RTX 4090"')
+@settings_as_flags(STUDY)
+def plan(
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML; flags win."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GPU", help="A GPU that is not here (repeatable): `tuner targets`."),
+    ] = None,
+    target_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Its description in a file (repeatable)."),
+    ] = None,
+    as_json: AsJson = False,
+    **settings: object,
+) -> None:
+    """Say what a study would try: memory of every config, what will not fit, minutes."""
+    from tuner.plan import plan as make_plans
+    from tuner.report.plan import plan_document, print_plan
+    from tuner.targets.table import find, from_file
+
+    targets = [find(name).target() for name in target or ()]
+    targets += [from_file(path) for path in target_file or ()]
+    plans = make_plans(_sound(config, settings), targets, say=say)
+    _print_json(plan_document(plans)) if as_json else print_plan(plans)
+
+
+@app.command(epilog="Example: tuner targets --json")
+def targets(
+    export: Annotated[
+        bool, typer.Option("--export", help="Describe the GPU of this machine instead.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the GPUs that `tuner plan --target` knows, with the source of their figures."""
+    from tuner.report.plan import print_targets, targets_document
+    from tuner.targets.here import describe_here
+    from tuner.targets.table import known
+
+    if export:
+        print(describe_here(), end="")
+    elif as_json:
+        _print_json(targets_document(known()))
+    else:
+        print_targets(known())
 
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
@@ -376,6 +420,17 @@ def _storage_exit_code(error: Exception) -> int:
     if isinstance(error, errors.StudyExists | errors.NewerSchema | errors.OlderSchema):
         return 4
     return 8 if isinstance(error, errors.StorageUnavailable) else 2
+
+
+def _sound(file: Path | None, settings: dict[str, object]) -> StudyConfig:
+    """Return the settings of a file with flags on top, with nothing in them that cannot be."""
+    from tuner.workload import require_named_code, require_sound
+
+    loaded = load_config(file, settings)
+    if file is not None:
+        require_named_code(loaded, settings, file)
+    require_sound(loaded)
+    return loaded
 
 
 def _end(name: str, config: StudyConfig, ending: Any) -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,23 @@ class Child:
     itself when this process does, because its stdin then closes.
     """
 
-    def __init__(self, log_path: Path, *, preload: str | None, mark: str | None = None) -> None:
+    def __init__(
+        self,
+        log_path: Path,
+        *,
+        preload: str | None,
+        mark: str | None = None,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """Start the process; it imports jax and, if given, what the environment `preload` needs.
 
         Args:
             log_path: where its stdout and stderr go.
             preload: an environment's name.
             mark: what its descendants are known by (see `tuner.warden`); by default its own.
+            python: its interpreter, of this environment or of another that has this package.
+            variables: of its environment, on top of this process's.
 
         Raises:
             OSError: the process could not be started.
@@ -65,7 +75,7 @@ class Child:
         self._mark = mark or f"{_new_mark()}0"
         read_fd, write_fd = os.pipe()
         try:
-            self._process = self._start(write_fd, preload)
+            self._process = self._start(write_fd, preload, python, variables or {})
         except OSError:
             os.close(read_fd)
             raise
@@ -75,9 +85,11 @@ class Child:
         self.lived_on = False
         """Whether it had to be killed, because it was still there when it had no more to do."""
 
-    def _start(self, write_fd: int, preload: str | None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, write_fd: int, preload: str | None, python: str, variables: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
         stand_in = os.environ.get(CHILD_VARIABLE)
-        command = [sys.executable, "-P", *([stand_in] if stand_in else ["-m", "tuner.child"])]
+        command = [python, "-P", *([stand_in] if stand_in else ["-m", "tuner.child"])]
         command += ["--events-fd", str(write_fd), "--parent", str(os.getpid())]
         with self._log.open() as log:
             return subprocess.Popen(
@@ -87,7 +99,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_fd,),
                 start_new_session=True,
-                env=without_secrets(os.environ) | {MARK: self._mark},
+                env=without_secrets(os.environ) | {MARK: self._mark} | dict(variables),
             )
 
     @property

@@ -4,8 +4,9 @@ Requests go down the child's stdin, events come up a pipe of their own, both as 
 nothing a library prints can be taken for an answer. Apart from both sides because both import it:
 standard library only, and no jax.
 
-A child answers `probe`, `peaks`, `preflight`, `random` and `fit` requests as often as it is asked,
-and ends after one `train` or `checkpointed`. Its events for `train`, in this order:
+A child answers `probe`, `peaks`, `preflight`, `random`, `fit`, `memory` and `target` requests as
+often as it is asked, and ends after one `train` or `checkpointed`. Its events for `train`, in this
+order:
 
     ready       imports are done; the device is not open yet
     started     the device is open: what it is; what the environment is
@@ -159,7 +160,42 @@ class FitRequest:
     kind: str = "fit"
 
 
-Question = ProbeRequest | PeaksRequest | PreflightRequest | RandomRequest | FitRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRequest:
+    """What memory does the compiled update of a config take? Nothing is allocated.
+
+    `target` is the description of a GPU that is not here (see `tuner.targets`), None for the
+    device at hand. With `written_for`, the update is written for that platform (`cuda`), whatever
+    it is compiled for: the CPU's own takes less memory than the one a GPU would run.
+    `programs_dir` keeps what is known, by program.
+    """
+
+    workload: Workload
+    hardware: dict[str, int]
+    cache_dir: str
+    programs_dir: str
+    target: str | None = None
+    written_for: str | None = None
+    kind: str = "memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """Does the compiler take this description of a GPU?"""
+
+    target: str
+    kind: str = "target"
+
+
+Question = (
+    ProbeRequest
+    | PeaksRequest
+    | PreflightRequest
+    | RandomRequest
+    | FitRequest
+    | MemoryRequest
+    | TargetRequest
+)
 Request = TrainRequest | CheckpointedRequest | Question
 
 
@@ -200,6 +236,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "traced": ("traced", "seconds"),
     "random": ("returns",),
     "fits": ("hardware", "limit_bytes", "tried"),
+    "analysed": ("hardware", "failed"),
+    "described": ("device",),
     "fitted": ("hardware", "compile_s", "predicted_bytes", "limit_bytes"),
     "stepped": ("num_envs", "predicted_bytes", "limit_bytes"),
     "restored": ("update", "unread"),
@@ -247,6 +285,8 @@ def parse_request(data: dict[str, Any]) -> Request:
         "preflight": PreflightRequest,
         "random": RandomRequest,
         "fit": FitRequest,
+        "memory": MemoryRequest,
+        "target": TargetRequest,
     }
     if "workload" in data:
         workload = data["workload"]

@@ -77,8 +77,8 @@ def test_help_names_every_command_of_a_real_study() -> None:
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
     assert set(COMMANDS) == {
-        "start", "resume", "worker", "list", "status", "show", "report", "export", "validate",
-        "dashboard", "doctor", "train",
+        "start", "plan", "targets", "resume", "worker", "list", "status", "show", "report",
+        "export", "validate", "dashboard", "doctor", "train",
     }  # fmt: skip
 
 

@@ -14,9 +14,7 @@ from typing import Any
 import jax
 
 from tuner.devices.cpu import memory_available_bytes
-
-GATE = 0.95
-"""Share of the free memory that a trial may be predicted to take."""
+from tuner.gate import allowed_bytes
 
 
 def predicted_bytes(compiled: Any, platform: str) -> int | None:
@@ -53,10 +51,7 @@ def limit_bytes(device: jax.Device, lowered_to: int | None, reserve: int) -> int
         free = int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     else:
         free = None
-    limit = None if free is None else max(0, int(GATE * free) - reserve)
-    if lowered_to is not None:
-        return lowered_to if limit is None else min(limit, lowered_to)
-    return limit
+    return allowed_bytes(free, lowered_to=lowered_to, reserve=reserve)
 
 
 def exceeds(predicted: int | None, limit: int | None) -> bool:

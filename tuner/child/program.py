@@ -155,6 +155,23 @@ def block_fn(update_fn: UpdateFn) -> Callable[..., tuple[Any, Metrics]]:
     return block
 
 
+def lower_block(update_fn: UpdateFn, carry: Any, device: jax.Device | None = None) -> Any:
+    """Return the lowered block (`jax.stages.Lowered`), from the shapes of a carry alone.
+
+    Args:
+        update_fn: One update.
+        carry: Shapes and types; it is donated.
+        device: What to lower for, also one that is not here; None for jax's own.
+    """
+    arguments = (carry, jax.ShapeDtypeStruct((), jnp.int32))
+    if device is not None:
+        here = jax.sharding.SingleDeviceSharding(device)
+        arguments = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), arguments
+        )
+    return jax.jit(block_fn(update_fn), donate_argnums=0).lower(*arguments)
+
+
 def block_means(sums: Metrics) -> dict[str, float | None]:
     """Return a block's mean metrics; `mean_return` is None when no episode ended in it."""
     values = {name: float(value) for name, value in jax.device_get(sums).items()}
@@ -201,11 +218,9 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     """Compile from shapes alone: nothing is allocated on the device."""
     started = time.monotonic()
     key = jax.eval_shape(jax.random.key, 0)
-    num_updates = jax.ShapeDtypeStruct((), jnp.int32)
     lowered_params = jax.jit(built.params_fn).lower(key)
     lowered_init = jax.jit(built.init_fn).lower(key, lowered_params.out_info)
-    block = jax.jit(block_fn(built.update_fn), donate_argnums=0)
-    lowered = block.lower(lowered_init.out_info, num_updates)
+    lowered = lower_block(built.update_fn, lowered_init.out_info)
     lowered_at, hits = time.monotonic(), counter.cache_hits
     compiled = lowered.compile()
     params_fn, init_fn = lowered_params.compile(), lowered_init.compile()

@@ -8,16 +8,18 @@ import jax
 
 from envs import registry
 from envs.errors import EnvError
-from tuner.child import calibrate, preflight, trial
+from tuner.child import calibrate, preflight, targets, trial
 from tuner.child.channel import Channel
 from tuner.protocol import (
     CheckpointedRequest,
     FitRequest,
+    MemoryRequest,
     PeaksRequest,
     PreflightRequest,
     ProbeRequest,
     RandomRequest,
     Request,
+    TargetRequest,
     TrainRequest,
 )
 
@@ -56,7 +58,7 @@ class Session:
 
     def _answer(self, request: Request) -> None:
         emit = self._channel.emit
-        if not isinstance(request, ProbeRequest):
+        if not isinstance(request, ProbeRequest | TargetRequest):
             _use_cache(request.cache_dir)
         match request:
             case TrainRequest():
@@ -75,6 +77,10 @@ class Session:
                 calibrate.random_policy(request, emit)
             case FitRequest():
                 calibrate.largest_fit(request, emit)
+            case MemoryRequest():
+                targets.analyse_memory(request, emit)
+            case TargetRequest():
+                emit("described", device=targets.describe(request.target).device_kind)
 
 
 def _use_cache(cache_dir: str) -> None:

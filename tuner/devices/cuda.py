@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ ANSWER_S = 10.0
 """How long the driver may take; `cuInit` on a machine of eight cards takes one to three seconds."""
 NAME_BYTES = 256
 BUS_ID_BYTES = 32
+NO_DEVICE = (
+    "the CUDA driver must show a device, but got {}; see CUDA_VISIBLE_DEVICES and nvidia-smi -L"
+)
 
 
 class CudaMissing(DeviceUnavailable):
@@ -53,9 +56,22 @@ def visible_devices(environ: Mapping[str, str] | None = None) -> tuple[CudaDevic
         CudaMissing: the driver's library is not there.
         DeviceUnavailable: the driver shows no device, or does not answer; the message says why.
     """
+    answer = ask_driver("tuner.devices.cuda", environ)
+    if not answer["devices"]:
+        raise DeviceUnavailable(NO_DEVICE.format("none"))
+    return tuple(CudaDevice(**device) for device in answer["devices"])
+
+
+def ask_driver(module: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what `module` answers when it is run: `answer_with` in a process of its own.
+
+    Raises:
+        CudaMissing: the driver's library is not there.
+        DeviceUnavailable: the driver refuses, or does not answer; the message says why.
+    """
     try:
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "tuner.devices.cuda"],
+            [sys.executable, "-P", "-m", module],
             env=dict(os.environ if environ is None else environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -73,38 +89,49 @@ def visible_devices(environ: Mapping[str, str] | None = None) -> tuple[CudaDevic
             f"the CUDA driver must tell its devices, but the question ended with "
             f"{ended.returncode}: {last}; see whether nvidia-smi works"
         )
-    answer = json.loads(ended.stdout)
+    answer: dict[str, Any] = json.loads(ended.stdout)
     if answer["missing"] is not None:
         raise CudaMissing(
             f"a GPU must have the CUDA driver to compute, but got {answer['missing']}; "
             "install the driver, or give this container access to it"
         )
     if answer["fault"] is not None:
-        raise DeviceUnavailable(
-            f"the CUDA driver must show a device, but got {answer['fault']}; "
-            "see CUDA_VISIBLE_DEVICES and nvidia-smi -L"
-        )
-    return tuple(CudaDevice(**device) for device in answer["devices"])
+        raise DeviceUnavailable(NO_DEVICE.format(answer["fault"]))
+    return answer
 
 
-class _CudaError(Exception):
+def answer_with(question: Callable[["Driver"], dict[str, Any]]) -> None:
+    """Print what the driver answers, or why it does not, for `ask_driver` to read."""
+    answer: dict[str, Any] = {"missing": None, "fault": None}
+    try:
+        driver = Driver(ctypes.CDLL(LIBRARY))
+        driver.call("cuInit", 0)
+        answer |= question(driver)
+    except OSError as error:
+        answer["missing"] = str(error)
+    except CudaError as error:
+        answer["fault"] = str(error)
+    json.dump(answer, sys.stdout)
+
+
+class CudaError(Exception):
     """A call of the driver that failed."""
 
 
-class _Driver:
-    """The few calls of libcuda that name devices."""
+class Driver:
+    """The few calls of libcuda that name devices; every one raises `CudaError` where it fails."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call `name`; raises `_CudaError` where it fails or is not there."""
+        """Call `name`; raises `CudaError` where it fails or is not there."""
         try:
             code = getattr(self._library, name)(*arguments)
         except AttributeError:
-            raise _CudaError(f"no {name} in {LIBRARY}") from None
+            raise CudaError(f"no {name} in {LIBRARY}") from None
         if code:
-            raise _CudaError(f"{self._explain(code)} from {name}")
+            raise CudaError(f"{self._explain(code)} from {name}")
 
     def count(self) -> int:
         """Return how many devices there are."""
@@ -132,14 +159,14 @@ class _Driver:
         card = self._uuid("cuDeviceGetUuid", handle)
         device = self._uuid("cuDeviceGetUuid_v2", handle) or card
         if device is None:
-            raise _CudaError("no UUID from cuDeviceGetUuid_v2")
+            raise CudaError("no UUID from cuDeviceGetUuid_v2")
         return f"GPU-{device}" if card in (device, None) else f"MIG-{device}"
 
     def _uuid(self, call: str, handle: ctypes.c_int) -> uuid.UUID | None:
         octets = (ctypes.c_ubyte * 16)()
         try:
             self.call(call, octets, handle)
-        except _CudaError:
+        except CudaError:
             return None
         return uuid.UUID(bytes=bytes(octets))
 
@@ -149,22 +176,9 @@ class _Driver:
         return f"{text.value.decode()} ({code})" if known and text.value else f"error {code}"
 
 
-def _answer() -> dict[str, Any]:
-    """Return the devices, or why there are none, ready for JSON."""
-    answer: dict[str, Any] = {"devices": [], "missing": None, "fault": None}
-    try:
-        driver = _Driver(ctypes.CDLL(LIBRARY))
-        driver.call("cuInit", 0)
-        answer["devices"] = [asdict(driver.device(i)) for i in range(driver.count())]
-    except OSError as error:
-        answer["missing"] = str(error)
-    except _CudaError as error:
-        answer["fault"] = str(error)
-    else:
-        if not answer["devices"]:
-            answer["fault"] = "none"
-    return answer
+def _devices(driver: Driver) -> dict[str, Any]:
+    return {"devices": [asdict(driver.device(i)) for i in range(driver.count())]}
 
 
 if __name__ == "__main__":
-    json.dump(_answer(), sys.stdout)
+    answer_with(_devices)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tuner.ppo.platform import for_cpu
+
 NARROW = 16
 """Outputs up to which a kernel's gradient is computed one output at a time."""
 
@@ -20,7 +22,7 @@ def affine(
     bias: Float[Array, " outputs"],
 ) -> Float[Array, "N outputs"]:
     """Return `inputs @ kernel + bias`."""
-    if jax.default_backend() == "cpu":
+    if for_cpu():
         return _affine_on_cpu(inputs, kernel, bias)
     return _plain(inputs, kernel, bias)
 
@@ -30,7 +32,7 @@ def kernel_gradient(
 ) -> Float[Array, "inputs outputs"]:
     """Return `inputsᵀ @ grads`, in the quicker way for so many outputs."""
     num_outputs = grads.shape[1]
-    if num_outputs > NARROW or jax.default_backend() != "cpu":
+    if num_outputs > NARROW or not for_cpu():
         return inputs.T @ grads
     return jnp.stack([grads[:, output] @ inputs for output in range(num_outputs)], axis=1)
 

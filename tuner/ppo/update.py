@@ -9,6 +9,7 @@ import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from tuner.ppo.loss import LossMetrics, ppo_loss
+from tuner.ppo.platform import for_cpu
 from tuner.ppo.shuffle import shuffle
 from tuner.ppo.types import Batch, Hyperparams, Params, PPOConfig
 
@@ -44,7 +45,7 @@ def microbatch_size(config: PPOConfig) -> int:
     rows = config.minibatch_size
     if config.microbatch is not None:
         return _largest_divisor(rows, config.microbatch)
-    if jax.default_backend() != "cpu":
+    if not for_cpu():
         return rows
     automatic = _largest_divisor(rows, CPU_MICROBATCH)
     return automatic if automatic * SMALLEST_AUTOMATIC_SHARE >= min(rows, CPU_MICROBATCH) else rows

@@ -142,6 +142,17 @@ EXPORT int cuDeviceGetName(char *name, int size, int device) {
     return code ? code : copied("name", 0, name, size, device);
 }
 
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    int code = refusal("cuDeviceGetAttribute");
+    *value = (int)number(0, "gpu%d.attribute%d", visible[device].gpu, attribute);
+    return code;
+}
+
+EXPORT int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    *bytes = (size_t)number(0, "gpu%d.memory_total", visible[device].gpu);
+    return refusal("cuDeviceTotalMem_v2");
+}
+
 EXPORT int cuGetErrorString(int code, const char **text) {
     switch (code) {
     case NO_DEVICE: *text = "no CUDA-capable device is detected"; return CUDA_SUCCESS;
