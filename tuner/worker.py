@@ -108,6 +108,11 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
             learn_peaks(bench, config, probed)
             database = open_storage(config.storage_url(name), create=False)
             study = load_to_continue(database, config, name, slot=slot or os.getpid())
+            if not study.get_trials(deepcopy=False):  # its first trial is the baseline
+                raise TunerError(
+                    f"a study must have its baseline before a worker joins it, but {name!r} was "
+                    f"stopped before that; go on with `tuner resume {name}`"
+                )
             worker = f"{socket.gethostname()}-{os.getpid()}"
             with open_session(
                 config, database, study, bench, say=say, started=started, worker=worker
