@@ -106,11 +106,16 @@ def test_a_worker_that_is_stopped_does_not_hold_up_a_leader_that_ends(
 ) -> None:
     monkeypatch.setattr(crew_module, "GRACE_S", 0.5)
     crew = Crew([Place()], arguments, os.environ, interrupts=Interrupts(), say=lambda line: None)
-    with pytest.raises(ValueError, match="a fault"), crew:
-        crew.start(None)
-        wait_until(lambda: bool(workers()))
-        workers()[0].suspend()
-        raise ValueError("a fault")
+
+    def fail_beside_a_stopped_worker() -> None:
+        with crew:
+            crew.start(None)
+            wait_until(lambda: bool(workers()))
+            workers()[0].suspend()
+            raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        fail_beside_a_stopped_worker()
     assert workers() == []
 
 
