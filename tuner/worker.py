@@ -59,6 +59,7 @@ def work(
         Refused: this machine has another hardware, code or workload than the study.
         StudyNotFound: there is no such study.
         TunerError: it was not calibrated in time.
+        UsageError: it was stopped before it had its baseline.
     """
     try:
         return _join(name, flags, wait_s=wait_s, say=say)
@@ -109,7 +110,7 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
                 database = open_storage(config.storage_url(name), create=False)
                 study = load_to_continue(database, config, name, slot=slot or os.getpid())
                 if not study.get_trials(deepcopy=False):  # its first trial is the baseline
-                    raise TunerError(
+                    raise UsageError(
                         f"a study must have its baseline before a worker joins it, but {name!r} "
                         f"was stopped before that; go on with `tuner resume {name}`"
                     )
