@@ -85,7 +85,7 @@ class AttributeTelemetry:
             StorageUnavailable: If the proxy does not answer.
         """
         known = self.record(study, record.trial, record.replicate)
-        if known is not None and known.status != "interrupted":
+        if known is not None and (known.status != "interrupted" or record.status == known.status):
             return False
         self.save(study, record, curve, samples)
         return True

@@ -41,6 +41,9 @@ CONNECT_TIMEOUT_S = 10
 SILENCE_S = 20
 """How long an open connection may be without an answer from the server's machine."""
 
+HELD_S = 60
+"""How long a client of a server may do nothing within a transaction, and so hold its locks."""
+
 PROXY = "grpc"
 """Kind of an address that leads to Optuna's gRPC proxy."""
 
@@ -164,7 +167,21 @@ def engine_options(url: str) -> dict[str, Any]:
     return {
         "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S, **silence},
         "pool_pre_ping": True,
+        "pool_events": [(_end_idle_transactions, "connect")],
     }
+
+
+def _end_idle_transactions(connection: Any, record: object) -> None:
+    """Let the server end a transaction of a client that is stopped or cut off.
+
+    It would hold its locks, and every other worker of the study, until the client comes back, or
+    for the two hours after which the server's system asks whether it is still there. Not an option
+    of the connection, which a pool such as PgBouncer refuses.
+    """
+    before, connection.autocommit = connection.autocommit, True
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{HELD_S}s'")
+    connection.autocommit = before
 
 
 def connect(url: str) -> sa.Engine:

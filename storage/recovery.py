@@ -4,6 +4,7 @@ Apart from `storage.studies` because only they need it who find such a trial: a 
 workers that watch each other (`storage.heartbeat`). Several may close one at the same time.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -136,6 +137,7 @@ def _tell_record(
         shown = getattr(record, name)
         if shown is not None:
             storage.set_trial_user_attr(trial._trial_id, name, shown)
+    storage.set_trial_user_attr(trial._trial_id, RECORD_ATTR, json.dumps(record.as_dict()))
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
     study.tell(trial.number, value, state=state)
 

@@ -131,8 +131,8 @@ class Telemetry:
     ) -> bool:
         """Write a measurement as `save` does, unless there is one of its key.
 
-        One that was interrupted gives way, so that of a dead worker's mark and the measurement that
-        arrives after all the latter stays, in whatever order they come.
+        One that was interrupted gives way to one that was not, so that of a dead worker's mark and
+        the measurement that arrives after all the latter stays, in whatever order they come.
 
         Returns:
             Whether it was written.
@@ -145,7 +145,7 @@ class Telemetry:
 
         def add(connection: sa.Connection) -> bool:
             status = connection.scalar(sa.select(RECORDS.c.status).where(*_at(RECORDS, key)))
-            if status not in (None, "interrupted"):
+            if status is not None and (status != "interrupted" or record.status == status):
                 return False
             _replace(rows, connection)
             return True

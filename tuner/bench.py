@@ -58,6 +58,10 @@ class Order:
         return f"trial-{self.trial:04d}{suffix}.log"
 
 
+class NotWanted(Exception):
+    """While the device was waited for, what it was wanted for has come to an end."""
+
+
 class Bench:
     """Runs trials on one device. Use it as a context manager: it holds the device's lock."""
 
@@ -85,6 +89,7 @@ class Bench:
         self.interrupts = interrupts
         self.peaks: Peaks | None = None
         self.sample_s: float | None = SAMPLE_S  # None leaves the device unwatched
+        self.is_wanted: Callable[[], bool] = lambda: True  # asked while the device is waited for
         self._launcher = launcher
         self._timeout_s = timeout_s
         self._log_name = log_name
@@ -246,6 +251,8 @@ class Bench:
             time.sleep(POLL_S)
             if self._lock.acquire():
                 return
+            if not self.is_wanted():
+                raise NotWanted
         raise KeyboardInterrupt
 
 

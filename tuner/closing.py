@@ -17,6 +17,8 @@ from tuner.search.sampler import config_of
 from tuner.session import Session
 
 CUT_OFF = "its process was killed while it ran"
+MOST_RETRIES = 1
+"""Times that the trial of a dead worker is queued: its config may be what kills workers."""
 
 
 def heartbeat_of(session: Session) -> Heartbeat:
@@ -48,6 +50,7 @@ def close_dead(session: Session, trial: FrozenTrial) -> None:
         record=record,
         value=value,
         requeue=not crashed,
+        max_retries=MOST_RETRIES,
     )
     session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
 

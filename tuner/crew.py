@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,8 @@ from tuner.session import Session
 PASSED_ON = ("memory_limit", "reserve", "repeat_disturbed", "runs_dir", "cache_dir", *DATA_FILES)
 """Settings beside the stop flags that a command may have been given anew."""
 POLL_S = 0.2
+GRACE_S = 10.0
+"""How long a worker may take to end once its leader has closed the pipe."""
 MOST_RESTARTS = 1
 """Times that a worker which died is started anew."""
 
@@ -55,6 +58,7 @@ class Crew:
         self._arguments, self._environ = tuple(arguments), dict(environ)
         self._interrupts, self._say = interrupts, say
         self._is_cancelled = False
+        self._until: float | None = None
         self._keepers = [
             threading.Thread(target=self._keep, args=(number, place), name=f"worker {number}")
             for number, place in enumerate(places, 1)
@@ -75,7 +79,7 @@ class Crew:
     def start(self, budget_s: float | None) -> None:
         """Start every worker, each with so much of the command's budget."""
         if budget_s is not None:
-            self._arguments = (*self._arguments, "--budget", f"{max(budget_s, 1.0):.1f}s")
+            self._until = time.monotonic() + budget_s
         for keeper in self._keepers:
             keeper.start()
 
@@ -97,6 +101,9 @@ class Crew:
     def _run(self, number: int, place: Place) -> int:
         """Run a worker to its end, passing on what is asked meanwhile; return its exit status."""
         command = [sys.executable, "-P", "-m", "tuner", "worker", *self._arguments]
+        if self._until is not None:  # a worker that is started again has what is left
+            left_s = max(self._until - time.monotonic(), 1.0)
+            command += ["--budget", f"{left_s:.1f}s"]
         with place.pinned():
             process = subprocess.Popen(
                 command,
@@ -115,7 +122,11 @@ class Crew:
                     return process.wait(POLL_S)
                 except subprocess.TimeoutExpired:
                     continue
-        return process.wait()
+        try:
+            return process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:  # it was stopped, and hears nothing
+            process.kill()
+            return process.wait()
 
 
 def crew_beside(session: Session, places: Sequence[Place]) -> Crew:

@@ -146,5 +146,6 @@ def group_name(here: Mapping[str, Any]) -> str:
 
 def _remedy(key: str, stored: Mapping[str, Any]) -> str:
     if key == "cores":
-        return f"pin it to as many, as with `taskset -c 0-{max(0, int(stored['cores']) - 1)}`"
+        last = max(0, int(stored["cores"]) - 1)
+        return f"pin it to as many, as with `taskset -c 0-{last}`, or with the same --workers"
     return "start another study here, or keep both apart with --allow-mixed"

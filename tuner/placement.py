@@ -5,6 +5,7 @@ CUDA shows it) and must be taken before anything looks at the device.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def places_for(config: StudyConfig) -> list[Place]:
         raise UsageError(
             f"--workers must be 1 where jax computes on a GPU, but got {config.workers} with "
             f"{count} GPUs; use --devices {','.join(map(str, range(count)))}"
+        )
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError(
+            f"--workers must be 1 where a process cannot be pinned to cores, but got "
+            f"{config.workers} on {sys.platform}; leave it out"
         )
     return [Place(cores=cores) for cores in shares(_cores_to_share(), config.workers)]
 

@@ -146,6 +146,7 @@ def lead(session: Session, crew: Crew, heartbeat: Heartbeat) -> str:
             return reason
         close_search(session, reason)
         crew.wait()
+        session.save_leftovers()  # of a worker that died while the database was away
         wait_for_others(session)
         if session.bench.interrupts.count:
             return INTERRUPTED

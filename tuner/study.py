@@ -50,7 +50,7 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, groups_of, require_name
-from tuner.placement import places_for, with_own_share
+from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
@@ -85,7 +85,7 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
         logs = config.folder(name) / "logs"
         with open_bench(config, logs, interrupts, say) as bench:
             probed = probe_device(bench)
-            config = with_own_share(config.resolved(device_kind(probed)))
+            config = config.resolved(device_kind(probed))
             learn_peaks(bench, config, probed)
             if not config.space().configs():
                 raise UsageError(
@@ -106,7 +106,8 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:
-                with open_session(config, database, study, bench, say=say, started=started) as held:
+                shared = with_own_share(config)  # not stored: a resume may have other workers
+                with open_session(shared, database, study, bench, say=say, started=started) as held:
                     return run(held, crew_beside(held, spots[1:]))
             except UsageError:
                 # Nothing was measured that counts: with another setting the name is to be had.
@@ -185,6 +186,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         learn_peaks(bench, config, probed)
         database = open_storage(config.storage_url(name), create=False)
         study = load_to_continue(database, config, name)
+        config = with_own_share(config)
         with open_session(config, database, study, bench, say=say, started=started) as session:
             return run(session, crew_beside(session, spots[1:]))
 
@@ -200,7 +202,10 @@ def export_profiles(
     """
     started = time.monotonic()
     config, facts = find(name, places)
-    place = places_for(config)[0]
+    try:
+        place = places_for(config)[0]
+    except UsageError:
+        place = Place()  # of another machine: what needs no measuring can be written here too
     with _hold(config, name), Interrupts() as interrupts, place.taken():
         logs, source = config.folder(name) / "logs", util_source_of(config, name, facts)
         bench = open_bench(config, logs, interrupts, say, util_source=source)

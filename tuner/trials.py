@@ -16,7 +16,7 @@ from storage.studies import set_study_fact, study_facts
 from tuner.bench import Say
 from tuner.objective import Objective, TrialFailed
 from tuner.score import default_min_gain
-from tuner.search.sampler import num_untried
+from tuner.search.sampler import SpaceExhausted, num_untried
 from tuner.session import Session
 from tuner.stopping import reason_to_stop
 
@@ -108,6 +108,9 @@ def _measure(
     except optuna.TrialPruned:
         return None, TrialState.PRUNED
     except TrialFailed:
+        return None, TrialState.FAIL
+    except SpaceExhausted as error:
+        trial.set_user_attr("reason", str(error))
         return None, TrialState.FAIL
 
 

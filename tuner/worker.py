@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from storage.errors import StudyExists
+from storage.errors import StorageUnavailable, StudyExists
 from storage.studies import open_storage
-from tuner.bench import Say
+from tuner.bench import NotWanted, Say
 from tuner.closing import heartbeat_of
 from tuner.config import GROUP_MARK, StudyConfig, load_config
 from tuner.errors import TunerError, UsageError
@@ -27,7 +27,7 @@ from tuner.hardware import (
     refuse_other_hardware,
 )
 from tuner.interrupts import Interrupts, LeadersOrders, own_slot
-from tuner.lookup import find
+from tuner.lookup import facts_of, find
 from tuner.placement import Place, places_for
 from tuner.references import References
 from tuner.study import begin, group_here, load_to_continue, open_session, util_source_of
@@ -59,6 +59,7 @@ def work(
         Refused: this machine has another hardware, code or workload than the study.
         StudyNotFound: there is no such study.
         TunerError: it was not calibrated in time.
+        UsageError: it was stopped before it had its baseline.
     """
     try:
         return _join(name, flags, wait_s=wait_s, say=say)
@@ -85,38 +86,57 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
             return INTERRUPTED
         config, facts = found
         require_named_code(config, flags, f"the study {name!r}")
-        over = (facts.get("ended") or {}).get("reason") or facts.get(CLOSING)
+        over = _why_over(facts)
         if over is not None:
             return f"the search has ended already: {over}; `tuner resume {name}` can go on with it"
         data = data_facts(config)
         refuse_other_data(facts.get("data", {}), data, "a study", "give --data its file")
-        with (
-            place.taken(),
-            open_bench(
+        with place.taken(), suppress(NotWanted):
+            bench = open_bench(
                 config,
                 config.folder(name) / "logs",
                 interrupts,
                 say,
                 util_source=util_source_of(config, name, facts),
                 log_name=f"worker-{os.getpid() if slot is None else slot}.log",
-            ) as bench,
-        ):
-            probed = probe_device(bench)
-            here = fingerprint(config, probed["versions"], data)
-            refuse_other_code(facts.get("fingerprint"), here, name)
-            refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
-            learn_peaks(bench, config, probed)
-            database = open_storage(config.storage_url(name), create=False)
-            study = load_to_continue(database, config, name, slot=slot or os.getpid())
-            worker = f"{socket.gethostname()}-{os.getpid()}"
-            with open_session(
-                config, database, study, bench, say=say, started=started, worker=worker
-            ) as session:
-                session.references = References.from_json(facts["references"])
-                session.use_measured_baseline()
-                session.save_leftovers()
-                with heartbeat_of(session) as heartbeat:
-                    return search(session, heartbeat)
+            )
+            bench.is_wanted = lambda: not _is_over_now(config, name)
+            with bench:
+                probed = probe_device(bench)
+                here = fingerprint(config, probed["versions"], data)
+                refuse_other_code(facts.get("fingerprint"), here, name)
+                refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
+                learn_peaks(bench, config, probed)
+                database = open_storage(config.storage_url(name), create=False)
+                study = load_to_continue(database, config, name, slot=slot or os.getpid())
+                if not study.get_trials(deepcopy=False):  # its first trial is the baseline
+                    raise UsageError(
+                        f"a study must have its baseline before a worker joins it, but {name!r} "
+                        f"was stopped before that; go on with `tuner resume {name}`"
+                    )
+                worker = f"{socket.gethostname()}-{os.getpid()}"
+                with open_session(
+                    config, database, study, bench, say=say, started=started, worker=worker
+                ) as session:
+                    session.references = References.from_json(facts["references"])
+                    session.use_measured_baseline()
+                    session.save_leftovers()
+                    with heartbeat_of(session) as heartbeat:
+                        return search(session, heartbeat)
+        return "the search has ended while the device was waited for"
+
+
+def _why_over(facts: Mapping[str, Any]) -> str | None:
+    """Return why the search of a study has ended, by its facts; None if it goes on."""
+    return (facts.get("ended") or {}).get("reason") or facts.get(CLOSING)
+
+
+def _is_over_now(config: StudyConfig, name: str) -> bool:
+    """Whether a search has ended; one whose database is away may go on."""
+    try:
+        return _why_over(facts_of(config.storage_url(name), name)) is not None
+    except StorageUnavailable:
+        return False
 
 
 def _joining(flags: Mapping[str, object]) -> dict[str, object]:

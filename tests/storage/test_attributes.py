@@ -99,6 +99,21 @@ def test_the_measurement_of_a_trial_that_was_taken_away_is_kept(
     assert adopt(study, telemetry) == []
 
 
+def test_an_interrupted_measurement_is_adopted_once_and_gives_way(
+    study: optuna.Study, telemetry: Telemetry, make_record: MakeRecord
+) -> None:
+    study.tell(study.ask(), state=TrialState.FAIL)
+    kept, record = AttributeTelemetry(study), make_record(trial=0)
+    interrupted = replace(record, status="interrupted")
+    kept.save("demo", interrupted)
+    assert not kept.add("demo", interrupted)
+    for adopted in ([interrupted], []):
+        kept.save("demo", interrupted)  # as if it could not be forgotten
+        assert adopt(study, telemetry) == adopted
+    kept.save("demo", record)
+    assert adopt(study, telemetry) == [record]
+
+
 def test_a_measurement_that_is_not_whole_is_none(
     study: optuna.Study, telemetry: Telemetry, make_record: MakeRecord
 ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from storage.database import connect, sqlite_url
+from storage import database
+from storage.database import connect, hold_writers_off, passing_fault, sqlite_url
 from storage.errors import StorageUnavailable
 from storage.patience import GivenUp, Patience
 from storage.records import TrialRecord
@@ -55,6 +56,22 @@ def test_a_fault_that_passes_is_told_once_and_waited_for(path: Path, make_record
         told[1],
     ]
     assert told[1].startswith("the database answers again after ")
+
+
+def test_a_client_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
+    postgres_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "HELD_S", 1)
+    with Telemetry(postgres_url) as telemetry:
+        engine = connect(postgres_url)
+        with engine.connect() as stopped:
+            hold_writers_off(stopped)
+            telemetry.save("demo", make_record())
+            with pytest.raises(sa.exc.DBAPIError) as ended:
+                stopped.execute(sa.text("SELECT 1"))
+        engine.dispose()
+        assert telemetry.records("demo") == [make_record()]
+    assert passing_fault(ended.value, postgres_url) is not None
 
 
 def test_waiting_has_an_end_and_names_fault_and_remedy(path: Path, make_record: Make) -> None:

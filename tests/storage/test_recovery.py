@@ -1,5 +1,6 @@
 """Trials whose process was killed: told what was measured, or queued again, once."""
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -13,8 +14,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from storage.database import sqlite_url
-from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, close_trial, is_taken_over, running_trials
+from storage.records import TrialRecord, record_from_dict
+from storage.recovery import (
+    CONSTRAINT,
+    RECORD_ATTR,
+    close_trial,
+    is_taken_over,
+    running_trials,
+)
 from storage.studies import create_study, load_study, open_storage
 from storage.telemetry import Telemetry
 from tests.storage.processes import FORK
@@ -54,7 +61,9 @@ def test_a_finished_measurement_is_told_with_its_score(
     assert close_trial(study, 0, reason="killed", record=record) == TrialState.COMPLETE
     closed = study.trials[0]
     assert (closed.value, closed.constraints) == (0.625, {CONSTRAINT: 0.0})
-    assert closed.user_attrs == {"status": "success", "sps": 125_000.5, "final_score": 0.625}
+    shown = dict(closed.user_attrs)
+    assert record_from_dict(json.loads(shown.pop(RECORD_ATTR))) == record
+    assert shown == {"status": "success", "sps": 125_000.5, "final_score": 0.625}
     assert isinstance(closed.datetime_complete, datetime)
     assert study.best_trial.number == 0
     assert len(study.trials) == 1

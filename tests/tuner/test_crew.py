@@ -13,6 +13,7 @@ import pytest
 
 from storage.database import sqlite_url
 from storage.studies import close_storage, create_study, open_storage, set_study_fact
+from tuner import crew as crew_module
 from tuner.config import StudyConfig
 from tuner.crew import Crew
 from tuner.devices.cpu import own_cores
@@ -98,6 +99,24 @@ def test_a_worker_ends_at_once_when_its_leader_is_gone(arguments: list[str]) -> 
         assert worker.stderr.readline().startswith("[3] waiting for t")
         worker.stdin.close()
         assert worker.wait(PATIENCE_S) == 5
+
+
+def test_a_worker_that_is_stopped_does_not_hold_up_a_leader_that_ends(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "GRACE_S", 0.5)
+    crew = Crew([Place()], arguments, os.environ, interrupts=Interrupts(), say=lambda line: None)
+
+    def fail_beside_a_stopped_worker() -> None:
+        with crew:
+            crew.start(None)
+            wait_until(lambda: bool(workers()))
+            workers()[0].suspend()
+            raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        fail_beside_a_stopped_worker()
+    assert workers() == []
 
 
 def test_a_worker_of_no_study_is_refused_and_not_replaced(

@@ -94,3 +94,13 @@ def test_workers_on_one_machine_share_its_memory() -> None:
     assert with_own_share(StudyConfig()).memory_limit is None
     assert with_own_share(StudyConfig(workers=2)).memory_limit == memory_limit_bytes() // 2
     assert with_own_share(StudyConfig(workers=2, memory_limit=10)).memory_limit == 10
+
+
+def test_where_no_process_can_be_pinned_one_worker_measures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "sched_setaffinity")
+        assert places_for(StudyConfig()) == [Place()]
+        with pytest.raises(UsageError, match="--workers must be 1 where a process cannot be"):
+            places_for(StudyConfig(workers=2))

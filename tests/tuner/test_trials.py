@@ -84,6 +84,25 @@ def test_a_trial_that_was_taken_over_is_said_and_the_search_goes_on(
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
 
 
+def test_a_worker_that_comes_too_late_for_the_last_config_measures_none(url: str) -> None:
+    few = SearchSpace((8, 16), (8,), (2,), (1,))
+    storage = open_storage(url, create=False)
+    study = load_study(storage, "t", sampler=make_sampler("random", few, seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        for name, choices in few.choices().items():
+            trial.suggest_categorical(name, choices)
+        return 0.5
+
+    with Heartbeat(study, worker="w", on_dead=lambda trial: None) as heartbeat:
+        for _ in range(3):
+            run_one(study, objective, heartbeat, lambda line: None)
+    states, late = [trial.state for trial in study.get_trials()], study.trials[2]
+    close_storage(storage)
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
+    assert (late.params, late.user_attrs["reason"]) == ({}, "every config of the space is taken")
+
+
 def test_a_trial_that_a_fault_ends_is_told_as_failed(url: str) -> None:
     storage = open_storage(url, create=False)
     study = load_study(storage, "t", sampler=make_sampler("random", SPACE, seed=0))

@@ -56,6 +56,7 @@ def status_document(name: str, places: Mapping[str, object]) -> dict[str, Any]:
         "study": name,
         "storage": hide_password(study.config.storage_url(name)),
         "trials": study.counts,
+        "dead": list(study.dead),
         "statuses": study.statuses,
         "best": _with_score(study.best()),
         "baseline": _as_baseline(study.baseline()),
@@ -76,6 +77,9 @@ def print_status(document: Mapping[str, Any]) -> None:
     console.print(f"[bold]{document['study']}[/bold] on {device['name']}")
     trials = ", ".join(f"{count} {state}" for state, count in document["trials"].items() if count)
     console.print(f"trials    {trials or 'none yet'}")
+    if document["dead"]:
+        numbers = ", ".join(map(str, document["dead"]))
+        console.print(f"dead      trial {numbers}: its worker is gone; the next one ends it")
     ways = ", ".join(f"{count} {way}" for way, count in document["statuses"].items() if count)
     console.print(f"ended as  {ways or 'none yet'}")
     for what in ("baseline", "best"):

@@ -18,7 +18,9 @@ from tuner.references import References
 class StudyReading:
     """A study as it stands; `references` is None until it is calibrated.
 
-    `groups` are the names of its groups of other hardware, see `tuner.study.group_here`.
+    `groups` are the names of its groups of other hardware, see `tuner.study.group_here`. `dead` are
+    the trials whose worker is gone and which nobody has closed yet; `counts` has them as failed,
+    which the next worker or a resume makes of them.
     """
 
     name: str
@@ -29,6 +31,7 @@ class StudyReading:
     records: list[TrialRecord]
     references: References | None
     groups: tuple[str, ...] = ()
+    dead: tuple[int, ...] = ()
 
     @cached_property
     def summaries(self) -> list[ConfigSummary]:
@@ -73,13 +76,17 @@ def read_study(
     with Telemetry(url, create=False) as telemetry:
         records, statuses = telemetry.records(name, only=only), telemetry.status_counts(name)
     stored = facts.get("references")
+    counts, dead = overview.counts(url, name), overview.dead_trials(url, name)
+    counts["running"] = max(0, counts["running"] - len(dead))  # one may have ended in between
+    counts["fail"] += len(dead)
     return StudyReading(
         name=name,
         config=config,
         facts=facts,
-        counts=overview.counts(url, name),
+        counts=counts,
         statuses=statuses,
         records=records,
         references=None if stored is None else References.from_json(stored),
         groups=tuple(groups_of(url, name)),
+        dead=tuple(dead),
     )

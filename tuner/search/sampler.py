@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -90,6 +90,10 @@ def _tried(study: Study) -> set[HardwareConfig | None]:
     return tried
 
 
+class SpaceExhausted(Exception):
+    """Every config is taken: another worker took the last one after this trial had begun."""
+
+
 class HardwareSampler(BaseSampler):
     """Asks an inner sampler until it proposes a valid, untried config; else draws one uniformly.
 
@@ -104,12 +108,10 @@ class HardwareSampler(BaseSampler):
         self._inner = inner
         self._in_order = in_order
         self._random = random.Random(seed)
-        self._independent = RandomSampler(seed=seed)
 
     def reseed_rng(self) -> None:
         """Take fresh random states, as Optuna asks of a sampler in a new worker."""
         self._random = random.Random()
-        self._independent.reseed_rng()
         if self._inner is not None:
             self._inner.reseed_rng()
 
@@ -163,8 +165,12 @@ class HardwareSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw one dimension uniformly; reached only once the space is exhausted."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        """Refuse: a dimension drawn by itself could make a config that was measured already.
+
+        Raises:
+            SpaceExhausted: nothing is left to propose.
+        """
+        raise SpaceExhausted("every config of the space is taken")
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Let the inner sampler prepare."""
