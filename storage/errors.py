@@ -46,6 +46,10 @@ class InvalidTable(StorageError, ValueError):
     """A `trials.csv` was written with other columns."""
 
 
+class AlreadyLed(StorageError):
+    """Another process leads the study, perhaps on another machine."""
+
+
 class StudyExists(StorageError, ValueError):
     """A study of that name is in the database already."""
 

@@ -417,7 +417,8 @@ def _switches_with_values(arguments: list[str]) -> list[str]:
 def _storage_exit_code(error: Exception) -> int:
     from storage import errors
 
-    if isinstance(error, errors.StudyExists | errors.NewerSchema | errors.OlderSchema):
+    refused = errors.StudyExists | errors.AlreadyLed | errors.NewerSchema | errors.OlderSchema
+    if isinstance(error, refused):
         return 4
     return 8 if isinstance(error, errors.StorageUnavailable) else 2
 

@@ -20,6 +20,7 @@ from storage.attributes import AttributeTelemetry
 from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
+from storage.leadership import only_leader
 from storage.patience import Patience
 from storage.patient import patient
 from storage.studies import (
@@ -303,7 +304,7 @@ def measurements_of(
 
 @contextmanager
 def _hold(config: StudyConfig, name: str) -> Iterator[None]:
-    """Hold the study's lock, which dies with this process, however it ends."""
+    """Be the study's one leader; the locks die with this process, however it ends."""
     folder = config.folder(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -319,7 +320,7 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
             f"--runs-dir must be a folder that can be written, but got {config.runs_dir}: "
             f"{error.strerror or error}"
         ) from None
-    with lock:
+    with lock, only_leader(config.storage_url(name), name):
         yield
 
 
