@@ -48,8 +48,9 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_no_interval_is_measured_by_a_clock_that_can_be_set() -> None:
-    # Dates are shown and stored; nothing waits for them or subtracts them.
-    may_name_the_date = {"finalists.py", "patient.py"}
+    # Dates are shown and stored; nothing waits for them. They are subtracted in one place, where a
+    # single look must tell whether a worker on another machine has been silent for minutes.
+    may_name_the_date = {"finalists.py", "patient.py", "beats.py", "heartbeat.py", "overview.py"}
     of_the_wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\(|\b(now|utcnow|today)\(")
     found = {path.name for path in MODULES if of_the_wall.search(path.read_text(encoding="utf-8"))}
     assert found <= may_name_the_date

@@ -202,7 +202,7 @@ def test_a_warden_that_was_killed_is_replaced(studies: Begin) -> None:
         warden = study.role("warden")
         warden.kill()
         study.wait_for("warm")
-        assert is_gone(warden.pid)
+        wait_until(lambda: is_gone(warden.pid), within_s=20)
         wait_until(lambda: "warden" in map(role_of, study.family()), within_s=20)
         study.process.kill()
     assert study.leaves_nothing()

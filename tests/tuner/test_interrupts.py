@@ -117,6 +117,7 @@ def test_without_its_parent_a_trial_ends_by_itself_even_in_a_step_that_never_end
     assert _all_end(children)
 
 
+@pytest.mark.long
 def test_a_study_interrupted_twice_while_calibrating_ends_with_5_and_can_be_resumed(
     studies: Studies,
 ) -> None:

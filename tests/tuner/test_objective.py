@@ -13,7 +13,6 @@ from storage.recovery import DASHBOARD_FIELDS
 from storage.telemetry import Telemetry
 from tests.conftest import Finished
 from tests.tuner.measurements import failure, record
-from tests.tuner.studies import Studies
 from tuner.bench import Bench
 from tuner.config import StudyConfig
 from tuner.objective import MILESTONES, Milestones, dashboard_attrs, fill_in_score, interpolate
@@ -150,14 +149,3 @@ def test_a_missing_component_is_filled_in_with_the_median_of_the_study(
         session.references = replace(references, components=("gpu", "sps"))
         # Without quality the weights are 0.4 and 0.2: (0.24 + 0.05) / 0.6.
         assert fill_in_score(session, lacking) == pytest.approx(0.29 / 0.6)
-
-
-def test_a_config_that_crashed_is_tried_once_more_with_the_same_numbers(small: Studies) -> None:
-    ended = small.resume("small", "--trials", "2", fault="1:kill")
-    assert ended.code in (0, 7), ended.err
-    trials = small.trials("small")
-    assert [t.state.name for t in trials[:3]] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert trials[1].params == trials[2].params
-    assert trials[2].user_attrs["retry"] is True
-    assert small.record("small", 1).status == "crashed"
-    assert small.record("small", 2).status == "success"

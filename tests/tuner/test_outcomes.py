@@ -95,6 +95,7 @@ def test_a_config_that_crashes_twice_is_given_up(small: Studies) -> None:
     trials = small.trials("small")
     assert states(trials) == ["COMPLETE", "FAIL", "PRUNED"]
     assert _same_config(small, "small", 1, 2)
+    assert trials[2].user_attrs["retry"] is True
     assert is_infeasible(trials[2])
     records = [small.record("small", number) for number in (1, 2)]
     assert [record.status for record in records] == ["crashed", "crashed"]
@@ -121,6 +122,7 @@ def test_a_weak_trial_is_pruned_at_a_milestone_and_stays_feasible(small: Studies
     assert record.final_score is None
 
 
+@pytest.mark.long
 def test_an_interrupted_trial_is_tried_again_on_resume(small: Studies) -> None:
     ended = small.resume("small", "--trials", "2", fault="1:interrupt")
     assert ended.code == 5

@@ -3,6 +3,8 @@
 import time
 from dataclasses import replace
 
+import pytest
+
 from storage.telemetry import Telemetry
 from tests.conftest import Calibrated, Finished
 from tests.tuner.studies import (
@@ -85,6 +87,7 @@ def test_a_limit_that_not_even_the_smallest_config_meets_ends_with_3(studies: St
     assert studies.trials("t") == []
 
 
+@pytest.mark.long
 def test_a_baseline_that_does_not_fit_gives_way_to_the_largest_smaller_config(
     studies: Studies,
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_phase_and_the_bars_land_in_the_profile(studies: Studies) -> None:
     assert "synthetic bars" in profile["notes"]
 
 
+@pytest.mark.long
 def test_real_bars_may_move_but_not_change(studies: Studies) -> None:
     bars = studies.folder / "bars.csv"
     bars.write_bytes(NASDAQ.read_bytes())

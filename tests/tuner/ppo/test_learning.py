@@ -41,6 +41,7 @@ def trained_return(
     return float(run(jax.random.key(0)))
 
 
+@pytest.mark.long
 def test_cartpole_is_solved() -> None:
     env, env_params = make("gymnax:CartPole-v1", {})
     hyperparams = Hyperparams(learning_rate=2.5e-3, gamma=0.98, ent_coef=0.0)

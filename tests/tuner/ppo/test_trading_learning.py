@@ -55,6 +55,7 @@ def trained_returns(
     return [float(run(jax.random.key(seed))) for seed in range(num_seeds)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", [2])
 def test_the_planted_pattern_is_learned(phase: int) -> None:
     # The planted trend favours whoever is in it with a near stop and a far target, whatever side
