@@ -107,7 +107,7 @@ def plan(
 
     targets = [find(name).target() for name in target or ()]
     targets += [from_file(path) for path in target_file or ()]
-    plans = make_plans(_sound(config, settings), targets, say=say)
+    plans = make_plans(_sound(config, settings), list(dict.fromkeys(targets)), say=say)
     _print_json(plan_document(plans)) if as_json else print_plan(plans)
 
 
@@ -123,7 +123,9 @@ def targets(
     from tuner.targets.here import describe_here
     from tuner.targets.table import known
 
-    if export:
+    if export and as_json:
+        _print_json({"description": describe_here()})
+    elif export:
         print(describe_here(), end="")
     elif as_json:
         _print_json(targets_document(known()))

@@ -7,6 +7,7 @@ it compiles, so that as many children work as the host has cores and memory for.
 import hashlib
 import importlib.metadata
 import json
+import os
 import queue
 import threading
 import time
@@ -33,6 +34,8 @@ COMPILER_BYTES = 1_500_000_000
 """Host memory set aside for a child that compiles: 0.6 GB for one program, more for the next."""
 SOURCES = ("tuner/ppo", "tuner/child", "tuner/protocol.py", "envs")
 """What the text of a program follows from, beside the workload: a change here compiles anew."""
+PACKAGES = ("jax", "jaxlib", "optax", "gymnax", "brax")
+"""Whose versions a program follows from."""
 POLL_S = 0.5
 
 
@@ -108,7 +111,7 @@ class ProgramCache:
     def _path(self, job: Job) -> Path:
         compiler = job.compiler
         told = [self._common, job.config.as_dict(), compiler.target, compiler.written_for]
-        text = json.dumps([*told, compiler.identity], sort_keys=True)
+        text = json.dumps([*told, compiler.identity, _flags(compiler)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
@@ -235,9 +238,23 @@ class Compilers:
         return Child(log, preload=None, python=compiler.python, variables=variables)
 
 
-def package_versions(*names: str) -> tuple[str, ...]:
-    """Return name and version of installed packages, for a compiler's identity."""
-    return tuple(f"{name} {importlib.metadata.version(name)}" for name in names)
+def package_versions(names: Sequence[str] = PACKAGES) -> tuple[str, ...]:
+    """Return name and version of those of the packages that are here, for a compiler's identity."""
+    found = []
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return tuple(found)
+
+
+def _flags(compiler: Compiler) -> dict[str, str]:
+    """Return the variables by which a user changes what jax and XLA make of a program."""
+    environ = {**os.environ, **compiler.variables}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name == "XLA_FLAGS" or (name.startswith("JAX_") and "CACHE" not in name)
+    }
 
 
 def _code_digest() -> str:

@@ -4,8 +4,10 @@ Apart from the trial process, which applies it to the device it has opened, beca
 applies it to devices that are not here.
 """
 
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from tuner.errors import UsageError
 
@@ -31,13 +33,14 @@ def allocator_share(environ: Mapping[str, str] | None = None) -> float:
     """Return the share of a GPU's memory that jax's allocator will take, by its own variables.
 
     Raises:
-        UsageError: one of them is no number.
+        UsageError: one of them is no positive number.
     """
     environ = os.environ if environ is None else environ
     for name in SHARE_VARIABLES:
         if text := environ.get(name):
-            try:
-                return float(text)
-            except ValueError:
-                raise UsageError(f"{name} must be a number, but got {text!r}; unset it") from None
+            with suppress(ValueError):
+                share = float(text)
+                if 0 < share < math.inf:
+                    return share
+            raise UsageError(f"{name} must be a positive number, but got {text!r}; unset it")
     return JAX_SHARE

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from tuner.bench import QUESTION_S, Say
-from tuner.compiling import Compiler, Compilers, Job, ProgramCache, package_versions
+from tuner.compiling import (
+    PACKAGES,
+    Compiler,
+    Compilers,
+    Job,
+    ProgramCache,
+    package_versions,
+)
 from tuner.config import StudyConfig
 from tuner.devices.base import SharedDevice
 from tuner.devices.cpu import memory_available_bytes
@@ -25,7 +32,7 @@ from tuner.interrupts import Interrupts
 from tuner.protocol import ProbeRequest, TargetRequest
 from tuner.space import HardwareConfig
 from tuner.targets.table import Target
-from tuner.targets.toolchain import find_toolchain
+from tuner.targets.toolchain import PLUGINS, find_toolchain
 from tuner.workload import data_facts
 
 QUIET = {"JAX_PLATFORMS": "cpu"}
@@ -218,7 +225,7 @@ def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig,
     free = memory_available_bytes() if kind == "cpu" else probed["bytes_limit"]
     of = "the memory available now" if kind == "cpu" else "what jax's allocator may use"
     name = info.name if info.kind == kind else probed["device_kind"]
-    identity = (probed["platform"], name, *package_versions("jax", "jaxlib"))
+    identity = (probed["platform"], name, *package_versions((*PACKAGES, *PLUGINS)))
     return config, Place(
         name=name,
         kind=kind,
@@ -236,7 +243,7 @@ def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig,
 def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> Place:
     """Return a target, with the compiler for it or, where that is not installed, the CPU's."""
     toolchain = find_toolchain()
-    packages = package_versions("jax", "jaxlib")
+    packages = package_versions()
     if toolchain is None:
         method: Method = "cpu estimate"
         compiler = Compiler(
@@ -256,7 +263,7 @@ def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> Plac
             name=target.name,
         )
         if not target.is_known:
-            compilers.ask(compiler, TargetRequest(target=target.description))
+            _require_parsed(target, compiler, compilers)
     if target.memory_bytes is None:
         raise UsageError(
             f"--target-file must give its device_memory_size, but got {target.source} without one; "
@@ -277,6 +284,14 @@ def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> Plac
         source=target.source,
         compiler=compiler,
     )
+
+
+def _require_parsed(target: Target, compiler: Compiler, compilers: Compilers) -> None:
+    """Require that XLA takes the description of a target, and name its file where it does not."""
+    try:
+        compilers.ask(compiler, TargetRequest(target=target.description))
+    except UsageError as error:
+        raise UsageError(f"{target.source}: {error}") from None
 
 
 def _limit_words(rule: str, config: StudyConfig) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.trials import TINY, workload
-from tuner.compiling import Compiler, Compilers, Job, ProgramCache
+from tuner.compiling import (
+    PACKAGES,
+    Compiler,
+    Compilers,
+    Job,
+    ProgramCache,
+    package_versions,
+)
 from tuner.errors import UsageError
 from tuner.footprint import Program
 from tuner.interrupts import Interrupts
@@ -42,6 +49,23 @@ def test_another_workload_or_other_data_is_another_program(cache: ProgramCache) 
     assert ProgramCache(cache.folder, workload(2e-3), {}).get(JOB) is None
     assert ProgramCache(cache.folder, workload(), {"data": {"sha256": "a"}}).get(JOB) is None
     assert ProgramCache(cache.folder, workload(), {}).get(JOB) == KNOWN
+
+
+def test_flags_of_xla_and_jax_make_another_program(
+    cache: ProgramCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put(JOB, KNOWN)
+    for name in ("XLA_FLAGS", "JAX_ENABLE_X64"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert cache.get(JOB) is None
+    assert cache.get(JOB) == KNOWN
+
+
+def test_an_identity_names_what_the_program_is_made_with() -> None:
+    names = [named.split()[0] for named in package_versions((*PACKAGES, "not-installed"))]
+    assert {"jax", "jaxlib", "optax", "gymnax"} <= set(names)
+    assert "not-installed" not in names
 
 
 def test_what_failed_is_tried_again(cache: ProgramCache) -> None:

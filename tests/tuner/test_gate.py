@@ -27,5 +27,9 @@ def test_the_gate(
 def test_the_share_of_the_allocator_is_jax_s_own_unless_its_variables_say() -> None:
     assert allocator_share({}) == 0.75
     assert allocator_share({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".9"}) == 0.9
-    with pytest.raises(UsageError, match=r"XLA_CLIENT_MEM_FRACTION must be a number, but got 'x'"):
-        allocator_share({"XLA_CLIENT_MEM_FRACTION": "x"})
+
+
+@pytest.mark.parametrize("text", ["x", "nan", "inf", "0", "-1"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="XLA_CLIENT_MEM_FRACTION must be a positive number"):
+        allocator_share({"XLA_CLIENT_MEM_FRACTION": text})

@@ -48,8 +48,8 @@ def test_a_plan_of_this_machine_and_the_same_from_the_cache(small: Studies) -> N
     told = plan["forecast"]
     assert "3 trials of the study small" in told["source"]
     assert told["trial_s"] > 0
-    assert told["space_minutes"] == pytest.approx((2 + 3) * told["trial_s"] / 60)
-    assert told["budget_trials"] == int(600 / told["trial_s"]) - 3
+    assert told["space_minutes"] == pytest.approx((2 + 3 + 3) * told["trial_s"] / 60)
+    assert told["budget_trials"] == int(600 / told["trial_s"]) - 3 - 3
 
     limit = f"{sizes[0] * 1.001:.9f}GB"
     again = small.run(*asked[:-1], "--cache-dir", "cache/xla", "--memory-limit", limit)
@@ -116,3 +116,10 @@ def test_the_targets_are_listed_with_their_sources(studies: Studies) -> None:
     assert table.code == 0
     assert "NVIDIA H100 80GB HBM3" in table.out
     assert "h100_sxm.txtpb" in table.out
+
+
+def test_names_to_type_are_whole_on_a_narrow_terminal(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "…" not in studies.run("targets").out

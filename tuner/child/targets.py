@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -25,10 +26,10 @@ from tuner.child.memory import predicted_bytes
 from tuner.child.program import build, lower_block
 from tuner.ppo.platform import written_for
 from tuner.protocol import MemoryRequest
+from tuner.targets.toolchain import PLUGINS
 
 Emit = Callable[..., None]
 
-PLUGINS = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
 COMPILERS = (*PLUGINS, "nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc")
 CALLBACK = re.compile(r'custom_call_target="[^"]*callback')
 """A call by which a compiled program returns to the host, as XLA's text has it."""
@@ -123,7 +124,8 @@ def _program_key(text: str, request: MemoryRequest, device: jax.Device) -> str:
     """Return what names a program on a target: its text, the target, and what compiles it."""
     compilers = {name: _version(name) for name in COMPILERS}
     target = request.target or f"{device.platform} {device.device_kind}"
-    parts = json.dumps([text, target, versions(), compilers], sort_keys=True)
+    flags = os.environ.get("XLA_FLAGS")  # what jax is told is in the text
+    parts = json.dumps([text, target, versions(), compilers, flags], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from tuner.calibration import BUDGET_BATCHES
 from tuner.config import StudyConfig
 from tuner.errors import TunerError
 from tuner.report.reading import BRIEF, StudyReading, read_study
+from tuner.stopping import FINALISTS
 
 FIELDS = (*BRIEF, "env_steps")
 
@@ -38,13 +39,16 @@ class Forecast:
         return asdict(self)
 
 
-def forecast(config: StudyConfig, device: str, largest_batch: int | None) -> Forecast:
+def forecast(
+    config: StudyConfig, device: str, largest_batch: int | None, num_configs: int
+) -> Forecast:
     """Return how long a study would take on a device.
 
     Args:
         config: resolved for it.
         device: its name, as the driver tells it.
         largest_batch: env-steps of the largest config that fits; the default budget rests on it.
+        num_configs: how many of the space would be run; what does not fit is refused before.
     """
     env_steps = config.env_steps
     if env_steps is None and largest_batch is not None:
@@ -56,17 +60,18 @@ def forecast(config: StudyConfig, device: str, largest_batch: int | None) -> For
         return Forecast(None, None, None, env_steps, reason)
     seconds = [s for record in study.records if (s := _seconds(record, env_steps)) is not None]
     trial_s = statistics.fmean(seconds)
-    runs = len(config.space().configs()) + config.baseline_replicates
+    beside = config.baseline_replicates + FINALISTS
     budget_trials = None
     if config.budget is not None:
-        budget_trials = max(0, int(config.budget / trial_s) - config.baseline_replicates)
+        budget_trials = max(0, int(config.budget / trial_s) - beside)
     return Forecast(
         trial_s,
-        runs * trial_s / 60,
+        (num_configs + beside) * trial_s / 60,
         budget_trials,
         env_steps,
         f"{len(seconds)} trials of the study {study.name}, scaled to {env_steps:,} env-steps; the "
-        f"baseline's {config.baseline_replicates} measurements included",
+        f"baseline's {config.baseline_replicates} and the finalists' {FINALISTS} measurements "
+        "included",
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.footprint import Row
@@ -45,7 +46,9 @@ def print_plan(plans: Sequence[Plan]) -> None:
     console = Console(highlight=False)
     for plan in plans:
         entry = _entry(plan)
-        console.print(f"\n[bold]{plan.place.name}[/bold]: {len(plan.configs)} configs", end=", ")
+        console.print(
+            f"\n[bold]{escape(plan.place.name)}[/bold]: {len(plan.configs)} configs", end=", "
+        )
         console.print(f"memory in {_unit(plan)[0]}, {METHODS[plan.place.method]}", markup=False)
         console.print(_table(plan))
         console.print(LEGEND, markup=False)
@@ -64,10 +67,10 @@ def print_targets(gpus: Sequence[Gpu]) -> None:
     """Print the known GPUs and the sources of their figures."""
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    for column, side in (("GPU", "left"), ("also", "left"), ("GB", "right"), ("SMs", "right")):
-        table.add_column(column, justify=side, no_wrap=column != "also")  # type: ignore[arg-type]
-    for column in ("TB/s", "capability"):
-        table.add_column(column, justify="right")
+    for column in ("GPU", "also"):
+        table.add_column(column, overflow="fold")
+    for column in ("GB", "SMs", "TB/s", "CC"):
+        table.add_column(column, justify="right", no_wrap=True)
     for gpu in gpus:
         table.add_row(
             gpu.name,
@@ -86,7 +89,8 @@ def print_targets(gpus: Sequence[Gpu]) -> None:
 def _entry(plan: Plan) -> dict[str, Any]:
     place, largest = plan.place, plan.largest()
     batch = None if largest is None else largest.batch_size
-    told = forecast(plan.config, place.name, batch)
+    num_configs = sum(plan.fits(row) is not False for row in plan.rows.values())
+    told = forecast(plan.config, place.name, batch, num_configs)
     return {
         "device": {
             "name": place.name,
@@ -165,8 +169,10 @@ def _summary(plan: Plan, entry: dict[str, Any]) -> list[tuple[str, str]]:
     rows = list(plan.rows.values())
     fit, not_fit = (sum(plan.fits(row) is verdict for row in rows) for verdict in (True, False))
     place = plan.place
+    name, unit = _unit(plan)
     limit = "unknown" if place.limit_bytes is None else f"{place.limit_bytes / 1e9:.4g} GB"
-    lines = [("limit", f"{limit} = {place.limit}"), ("fit", f"{fit} of {len(rows)} configs")]
+    fits = f"{fit} of {len(rows)} configs" if place.limit_bytes is not None else "unknown"
+    lines = [("limit", f"{limit} = {place.limit}"), ("fit", fits)]
     if not_fit:
         lines.append(("do not fit", f"{not_fit}, marked !"))
     failed = {row.reason for row in rows if row.source == "failed"}
@@ -177,7 +183,7 @@ def _summary(plan: Plan, entry: dict[str, Any]) -> list[tuple[str, str]]:
             (
                 "largest",
                 f"{largest.batch_size:,} env-steps a batch ({largest}): "
-                f"{(plan.rows[largest].bytes or 0) / 1e9:.4g} GB, "
+                f"{(plan.rows[largest].bytes or 0) / unit:.4g} {name}, "
                 f"{entry['head_room_gb']:.4g} GB left",
             )
         )

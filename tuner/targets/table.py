@@ -42,8 +42,8 @@ _LIBRARIES = (
 """The libraries that XLA's own descriptions name. Version texts inside `gpu_device_info` and a cub
 version are left out: with them XLA looks for a device when it compiles a sort."""
 
-_MEMORY = re.compile(r"^\s*device_memory_size\s*:\s*(\d+)\s*$", re.MULTILINE)
-_NAME = re.compile(r'^\s*device_description_str\s*:\s*"([^"]*)"', re.MULTILINE)
+_MEMORY = re.compile(r"^[^#\n]*\bdevice_memory_size\s*:\s*(\d+)", re.MULTILINE)
+_NAME = re.compile(r'^[^#\n]*\bdevice_description_str\s*:\s*"([^"]*)"', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

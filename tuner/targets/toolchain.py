@@ -39,7 +39,7 @@ def find_toolchain(environ: Mapping[str, str] | None = None) -> Toolchain | None
     """
     environ = os.environ if environ is None else environ
     if named := environ.get(VARIABLE):
-        if not os.access(named, os.X_OK):
+        if not (Path(named).is_file() and os.access(named, os.X_OK)):
             raise UsageError(
                 f"{VARIABLE} must be a Python interpreter, but got {named}; unset it or {INSTALL}"
             )

@@ -43,7 +43,7 @@ def compiler_for(name: str) -> Compiler:
     return Compiler(
         python=TOOLCHAIN.python,
         variables={"JAX_PLATFORMS": "cpu"},
-        identity=(*package_versions("jax", "jaxlib"), *TOOLCHAIN.versions),
+        identity=(*package_versions(), *TOOLCHAIN.versions),
         target=find(name).target().description,
     )
 

@@ -30,6 +30,12 @@ def test_every_entry_is_sourced_and_plausible(gpu: Gpu) -> None:
 
 
 @pytest.mark.parametrize("gpu", known(), ids=lambda gpu: gpu.name)
+def test_memory_is_what_cuda_shows_and_not_what_the_data_sheet_says(gpu: Gpu) -> None:
+    # CUDA keeps some for itself: a round number of GiB is a size that was never read on a device.
+    assert gpu.memory_bytes % 2**30
+
+
+@pytest.mark.parametrize("gpu", known(), ids=lambda gpu: gpu.name)
 def test_a_description_has_every_field_that_xla_reads_once(gpu: Gpu) -> None:
     text = gpu.target().description
     lines = [line.split(":")[0].strip() for line in text.splitlines()]
@@ -86,6 +92,15 @@ def test_a_description_of_the_user_s_own_is_read_as_it_stands(tmp_path: Path) ->
     assert (target.name, target.memory_bytes) == ("NVIDIA L4", written.memory_bytes)
     assert target.description == written.description
     assert not target.is_known
+
+
+def test_a_description_may_stand_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txtpb"
+    file.write_text(
+        "# device_memory_size: 1\n"
+        'gpu_device_info { device_memory_size: 80 core_count: 2 } device_description_str: "mine"'
+    )
+    assert (from_file(file).name, from_file(file).memory_bytes) == ("mine", 80)
 
 
 def test_a_file_that_says_nothing_is_left_to_the_compiler(tmp_path: Path) -> None:

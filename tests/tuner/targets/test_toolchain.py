@@ -30,9 +30,10 @@ def test_the_variable_names_an_interpreter(tmp_path: Path) -> None:
     assert found.versions == ("jax_cuda12_pjrt-0.10.2", "nvidia_cuda_nvcc_cu12-12.9.86")
 
 
-def test_a_variable_that_names_nothing_is_refused() -> None:
+@pytest.mark.parametrize("named", ["nowhere/python", "/"])
+def test_a_variable_that_names_no_program_is_refused(named: str) -> None:
     with pytest.raises(UsageError, match="TUNER_TARGETS_PYTHON must be a Python interpreter"):
-        find_toolchain({"TUNER_TARGETS_PYTHON": "nowhere/python"})
+        find_toolchain({"TUNER_TARGETS_PYTHON": named})
 
 
 def test_the_environment_beside_the_main_one(
