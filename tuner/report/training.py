@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tuner.report.overview import number
+from tuner.report.numbers import number
 from tuner.training import Status
 from tuner.training_result import Trained
 
