@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import BENCHMARKS
+from tests import BENCHMARKS
 from tuner.isolation import CHILD_VARIABLE
 
 BEGIN = f"""

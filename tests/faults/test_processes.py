@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killer import orphans
+from killer import RUN_VARIABLE, orphans
 
 from tests.faults.children import LEAVE, TRAIN, stand_in
 from tests.tuner.trials import names, request, run
@@ -23,7 +23,6 @@ from tuner.outcome import Completed, Crashed, Interrupted, OutOfMemory, TimedOut
 from tuner.trial_log import MOST_BYTES
 from tuner.warden import MARK, end_marked, marked
 
-RUN_VARIABLE = "TUNER_TEST_RUN"
 FOREVER = "time.sleep(600)\n"
 UNPRIVILEGED = """
 if os.getuid() == 0:
