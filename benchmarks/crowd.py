@@ -29,6 +29,7 @@ SPACE = ("--num-envs", ",".join(str(16 * n) for n in range(1, 41)),
 """12,000 configs, every one of which divides."""
 FLAGS = (*SPACE, "--baseline", "64,64,4,2", "--env-steps", "16384", "--repeat-disturbed", "false",
          "--probe", "false", "--patience", "1000000", "--min-feasible", "1000000")  # fmt: skip
+START = ("start", NAME, *FLAGS)
 END = 7
 """Exit code of a leader at the end of its study: it has too few trials to export."""
 SAID = "said"
@@ -84,14 +85,18 @@ class Crowd:
                 stderr=said,
             )
 
+    def begin_leader(self, *flags: str) -> subprocess.Popen[bytes]:
+        """Start the study."""
+        return self.begin("leader", (*START, *flags))
+
     def said(self, place: str) -> str:
         """Return all that the processes of a place have said."""
         path = self.folder / place / SAID
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def keep_leader(self, *flags: str) -> None:
+    def keep_leader(self, *flags: str, under: Sequence[str] = ()) -> None:
         """Keep a leader up until its study ends: `start` at first, then `resume`."""
-        self._keep("leader", ("start", NAME, *FLAGS, *flags), ("resume", NAME))
+        self._keep("leader", (*START, *flags), ("resume", NAME), under=under)
 
     def keep_worker(self, place: str, *, under: Sequence[str] = ()) -> None:
         """Keep a worker up until the study ends."""

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,12 +32,12 @@ class PostgresServer:
     """A server on a free port, asking for a password; `remove` it in the end."""
 
     def __init__(
-        self, *, address: str = "127.0.0.1", is_durable: bool = False, connections: int = 100
+        self, *, networks: Sequence[str] = (), is_durable: bool = False, connections: int = 100
     ) -> None:
         """Make a database cluster; it is not started yet.
 
         Args:
-            address: what it listens on.
+            networks: whose clients it takes beside this machine's own, as 10.0.0.0/24.
             is_durable: whether a commit waits for the disk, as it does by default.
             connections: how many it takes at once; 100 is PostgreSQL's own default.
 
@@ -54,22 +55,17 @@ class PostgresServer:
         password.write_text(PASSWORD)
         password.chmod(0o644)
         self._data, self._port = self._folder / "data", free_port()
-        self._settings = f"-p {self._port} -c listen_addresses={address} "
+        listen = "*" if networks else "127.0.0.1"
+        self._settings = f"-p {self._port} -c listen_addresses={listen} "
         self._settings += f"-c unix_socket_directories= -c max_connections={connections}"
         self._settings += "" if is_durable else " -c fsync=off"
         _run([*self._owner, "initdb", "-D", str(self._data), "-U", "tuner", "-A", "scram-sha-256",
               f"--pwfile={password}", "-E", "UTF8", "--no-sync"])  # fmt: skip
-        self.url = sa.URL.create(
-            "postgresql+psycopg", "tuner", PASSWORD, address, self._port, database="postgres"
-        )
-
-    def admit(self, network: str) -> None:
-        """Let clients of a network in, from the next start: its address and mask, as 10.0.0.0/24.
-
-        By itself a server knows clients of its own machine only.
-        """
         with (self._data / "pg_hba.conf").open("a") as rules:
-            rules.write(f"host all all {network} scram-sha-256\n")
+            rules.writelines(f"host all all {network} scram-sha-256\n" for network in networks)
+        self.url = sa.URL.create(
+            "postgresql+psycopg", "tuner", PASSWORD, "127.0.0.1", self._port, database="postgres"
+        )
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

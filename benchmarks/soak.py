@@ -84,18 +84,20 @@ def soak(folder: Path, server: PostgresServer, arguments: argparse.Namespace) ->
     )
     apart = APART if can_be_apart() else ()
     began = time.monotonic()
-    crowd.keep_leader("--trials", str(arguments.trials))
-    _wait_for_trials(url, crowd, 2)
-    for number in range(1, arguments.workers):
-        crowd.keep_worker(f"worker-{number}", under=apart if number % 2 else ())
-    with recoveries:
-        _kill_until_the_end(crowd, killer, ledger, until=began + 60 * arguments.minutes)
-        outages.wait()
-    is_whole = crowd.is_over.is_set()
-    if is_whole:
-        crowd.wait()
-    else:
+    try:
+        crowd.keep_leader("--trials", str(arguments.trials))
+        _wait_for_trials(url, crowd, 2)
+        for number in range(1, arguments.workers):
+            crowd.keep_worker(f"worker-{number}", under=apart if number % 2 else ())
+        with recoveries:
+            _kill_until_the_end(crowd, killer, ledger, until=began + 60 * arguments.minutes)
+            outages.wait()
+        is_whole = crowd.is_over.is_set()
+        if is_whole:
+            crowd.wait()
+    finally:
         crowd.dismiss()
+    if not is_whole:
         _conclude(crowd, ledger)
     left = orphans(RUN_VARIABLE, crowd.token)
     faults = ledger.faults()
