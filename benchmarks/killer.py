@@ -48,6 +48,8 @@ class Killer:
         roles: which processes may be killed, the more often the more often they stand there.
         others: roles that are killed by a call, which returns a process id, or None if it is dead
             already.
+        spares_others: whether nobody is killed where nobody has the role that was drawn; else
+            another is. A busy machine would start the study's processes more slowly than they die.
         on_victim: is given the role and the process just before it is killed.
     """
 
@@ -58,12 +60,14 @@ class Killer:
         longest_s: float = 5.0,
         roles: Sequence[str] = ROLES,
         others: Mapping[str, Callable[[], int | None]] | None = None,
+        spares_others: bool = False,
         on_victim: Callable[[str, psutil.Process], None] = lambda role, process: None,
     ) -> None:
         self._draw = random.Random(seed)
         self._longest_s = longest_s
         self._roles = tuple(roles)
         self._others = dict(others or {})
+        self._spares_others = spares_others
         self._on_victim = on_victim
         self.kills: list[Kill] = []
 
@@ -83,7 +87,8 @@ class Killer:
         deadline = time.monotonic() + ABSENCE_S
         while not (family := self._family(root))[role] and time.monotonic() < deadline:
             time.sleep(0.05)
-        candidates = family[role] or [p for group in family.values() for p in group]
+        others = [] if self._spares_others else [p for group in family.values() for p in group]
+        candidates = family[role] or others
         if not candidates:
             return None
         victim = candidates[int(pick * len(candidates))]

@@ -80,6 +80,7 @@ def soak(folder: Path, server: PostgresServer, arguments: argparse.Namespace) ->
         longest_s=arguments.longest,
         roles=[role for role, times in OFTEN.items() for _ in range(times)],
         others={"database": outages.begin},
+        spares_others=True,
         on_victim=recoveries.note,
     )
     apart = APART if can_be_apart() else ()

@@ -89,20 +89,16 @@ def wait_for_training(crowd: Crowd) -> int:
 
     def is_training() -> bool:
         try:
-            return any(role_of(p) == "trial" for p in worker_of(crowd).children())
+            worker = worker_of(crowd)
+            is_busy = any(role_of(p) == "trial" for p in worker.children())
+            return is_busy and trial_of(worker) is not None
         except (ValueError, psutil.Error):
             return False
 
-    wait_until(lambda: "\ntrial " in "\n" + crowd.said(place_of(crowd)) and is_training())
+    wait_until(is_training)
     found = trial_of(worker_of(crowd))
     assert found is not None
     return found
-
-
-def place_of(crowd: Crowd) -> str:
-    """Return the name of the one place of a crowd."""
-    (folder,) = crowd.folder.iterdir()
-    return folder.name
 
 
 def told(ledger: Ledger) -> list[str]:
