@@ -145,7 +145,10 @@ class Crowd:
             return
         last = "".join(self.said(place).splitlines()[-1:])
         is_killed = code == -signal.SIGKILL or last.startswith(APART[0])
-        if not is_killed and (place == "leader" or code != 0):
+        is_worker = place != "leader"
+        # A worker that has not joined yet takes no answer for a wrong address.
+        is_refused = code == 8 and not (self.folder / place / "runs" / NAME).exists()
+        if not is_killed and not (is_worker and (code == 0 or is_refused)):
             self.surprises.append(f"{place} ended with {code}: {last}")
 
 

@@ -8,6 +8,7 @@ each other only while space, workload and hardware stay what they were. The work
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,7 @@ def open_session(
     with (
         optuna_faults_of(url),
         patient(database, patience),
-        measurements_of(study, url, patience) as telemetry,
+        patience.call(partial(measurements_of, study, url, patience)) as telemetry,
     ):
         session = Session(
             config=config,

@@ -257,7 +257,7 @@ def test_a_child_that_leaves_a_long_request_unread_is_killed(
     assert child.next_event(60.0) is not None  # it is ready
     os.kill(child.pid, signal.SIGSTOP)
     child.send({"kind": "x" * 2**21})
-    wait_until(lambda: child.has_ended, within_s=20)
+    wait_until(lambda: child.next_event(0.1) is None and child.has_ended, within_s=20)
     assert child.end(0) == -signal.SIGKILL
 
 
