@@ -300,9 +300,9 @@ def faults_of(url: str) -> Iterator[None]:
         raise StorageUnavailable(
             f"{where} must answer, but got: {what}; see that it runs, is not locked and has space"
         ) from error
-    except sa.exc.TimeoutError as error:
+    except (sa.exc.TimeoutError, sa.exc.PendingRollbackError) as error:
         raise StorageUnavailable(
-            f"{hide_password(url)} must answer, but got no free connection; try again"
+            f"{hide_password(url)} must answer, but got {_no_answer(error)}; try again"
         ) from error
 
 
@@ -312,19 +312,30 @@ def passing_fault(error: BaseException | None, url: str) -> str | None:
     Such faults are a server that is gone or starting, a lock, a full disk, and a file or server
     that takes no writes for now. A missing table or a damaged file does not mend itself.
     """
-    ours = sa.exc.DBAPIError | sa.exc.TimeoutError | ProxyUnavailable
+    silent = sa.exc.TimeoutError | sa.exc.PendingRollbackError
+    ours = sa.exc.DBAPIError | silent | ProxyUnavailable
     while error is not None and not isinstance(error, ours):
         error = error.__cause__
     if isinstance(error, ProxyUnavailable):
         return error.fault
-    if isinstance(error, sa.exc.TimeoutError):
-        return "no free connection"
+    if isinstance(error, silent):
+        return _no_answer(error)
     if error is None:
         return None
     words = _describe(error, parse_url(url))
     is_away = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
     may_pass = is_away or error.connection_invalidated or "read-only transaction" in words
     return words if may_pass and "no such" not in words else None
+
+
+def _no_answer(error: sa.exc.TimeoutError | sa.exc.PendingRollbackError) -> str:
+    """Say what went wrong before a statement was sent.
+
+    Optuna goes on in a transaction whose connection was lost: it takes any fault of the query for
+    trials for too long a list of them, and asks again in another way.
+    """
+    is_lost = isinstance(error, sa.exc.PendingRollbackError)
+    return "a lost connection" if is_lost else "no free connection"
 
 
 def _describe(error: sa.exc.DBAPIError, url: sa.URL) -> str:

@@ -14,7 +14,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from storage.database import hide_password, passing_fault
+from storage.errors import StorageUnavailable
 
+OPENING_LIMIT_S = 120.0
+"""How long a command that goes on with a study waits for its database to answer at first."""
+_REFUSALS = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf")
+"""What a server says that answers, but does not let us in: a setting is wrong, as a rule."""
 LIMIT_S = 600.0
 """How long a database may be away before waiting for it is given up."""
 REMIND_S = 60.0
@@ -44,6 +49,7 @@ class Patience:
         say: Callable[[str], None],
         is_stopped: Callable[[], bool] = lambda: False,
         limit_s: float = LIMIT_S,
+        hopeless: tuple[str, ...] = (),
     ) -> None:
         """Make the patience of one command.
 
@@ -52,11 +58,13 @@ class Patience:
             say: tells the user a line.
             is_stopped: whether the user has asked to stop.
             limit_s: how long one call is tried again.
+            hopeless: words of faults that are not waited for all the same.
         """
         self._url = url
         self._say = say
         self._is_stopped = is_stopped
         self._limit_s = limit_s
+        self._hopeless = hopeless
         self._here = threading.local()
         self.waiting: Callable[[], str] = lambda: "the study waits"
         self.on_pause: Callable[[], None] = lambda: None
@@ -86,7 +94,7 @@ class Patience:
                 result = attempt()
             except Exception as error:
                 fault = passing_fault(error, self._url)
-                if fault is None or self._is_off:
+                if fault is None or self._is_off or any(w in fault for w in self._hopeless):
                     raise
                 if since is None:
                     since = _Outage()
@@ -137,6 +145,29 @@ class Patience:
             f"{hide_password(self._url)} must answer, but got: {fault}, for "
             f"{outage.elapsed_s:.0f} s; {self.waiting()}; `tuner resume` goes on once it answers"
         )
+
+
+def once_it_answers(
+    url: str,
+    attempt: Callable[[], Result],
+    *,
+    say: Callable[[str], None],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Return what `attempt` returns of a database that answered before and may be restarting.
+
+    Not for an address that nobody has reached yet: a wrong one should be refused at once.
+
+    Raises:
+        StorageUnavailable: it did not answer within `OPENING_LIMIT_S`, or the user asked to stop.
+    """
+    patience = Patience(
+        url, say=say, is_stopped=is_stopped, limit_s=OPENING_LIMIT_S, hopeless=_REFUSALS
+    )
+    try:
+        return patience.call(attempt)
+    except GivenUp as lost:
+        raise StorageUnavailable(str(lost)) from lost
 
 
 class _Outage:

@@ -36,7 +36,8 @@ CONSTRAINT = "feasible"
 RECORD_ATTR = "record"
 """The attribute that holds the whole record as JSON."""
 
-_RETRY_OF = "tuner:retry_of"
+RETRY_OF = "tuner:retry_of"
+"""System attribute of a trial that repeats another: that one's number."""
 _NUM_RETRIES = "tuner:num_retries"
 
 
@@ -179,7 +180,7 @@ def queue_again(
     if is_blank or is_enough or _retries(study, trial.number):
         return
     # As `Study.enqueue_trial`, which cannot mark whose retry it is.
-    marks = {"fixed_params": params, _RETRY_OF: trial.number, _NUM_RETRIES: retries + 1}
+    marks = {"fixed_params": params, RETRY_OF: trial.number, _NUM_RETRIES: retries + 1}
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs=marks))
     # Another may have queued it between our look and our entry: no lock reaches through a proxy.
     for retry in _retries(study, trial.number)[1:]:
@@ -190,7 +191,7 @@ def queue_again(
 def _retries(study: optuna.Study, number: int) -> list[FrozenTrial]:
     """Return the trials that repeat this one, by number."""
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.system_attrs.get(_RETRY_OF) == number]
+    return [trial for trial in trials if trial.system_attrs.get(RETRY_OF) == number]
 
 
 def _withdraw(study: optuna.Study, queued: FrozenTrial) -> None:

@@ -62,6 +62,10 @@ class NotWanted(Exception):
     """While the device was waited for, what it was wanted for has come to an end."""
 
 
+class _ChildEnded(TunerError):
+    """The child ended before it answered a question."""
+
+
 class Bench:
     """Runs trials on one device. Use it as a context manager: it holds the device's lock."""
 
@@ -131,10 +135,19 @@ class Bench:
     def ask(self, request: Question) -> Event:
         """Return the answer to a question about device, environment or memory.
 
+        A child that ends over it, killed from outside perhaps, is followed by one more.
+
         Raises:
             UsageError: the environment or one of its parameters is at fault.
             TunerError: the question could not be answered.
         """
+        try:
+            return self._ask_once(request)
+        except _ChildEnded as error:
+            self.say(f"{error}; asking another one")
+            return self._ask_once(request)
+
+    def _ask_once(self, request: Question) -> Event:
         if self._asked is None:
             self._held = self._held_by_others()
             self._asked = self._launcher.take(self._log_name)
@@ -235,9 +248,12 @@ class Bench:
                 raise UsageError(event.data["text"])
             elif event.name == "error":
                 raise TunerError(f"{event.data['type']} before the search: {event.data['text']}")
+        words = f"its last words: {' '.join(child.log_tail(500).split())}"
+        if child.has_ended:
+            raise _ChildEnded(f"the child process must answer, but ended; {words}")
         raise TunerError(
-            f"the child process must answer within {limit_s:g} s (--timeout), but ended or "
-            f"was silent; its last words: {' '.join(child.log_tail(500).split())}"
+            f"the child process must answer within {limit_s:g} s (--timeout), but was silent; "
+            f"{words}"
         )
 
     def _end_questions(self) -> None:

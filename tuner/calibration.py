@@ -12,7 +12,7 @@ from typing import Any
 
 from tuner.errors import NothingFeasible, UsageError
 from tuner.measurement import Measurement, last_quarter
-from tuner.outcome import Interrupted, PredictedOutOfMemory
+from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
 from tuner.protocol import FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
 from tuner.references import References, assess, judge
@@ -219,13 +219,20 @@ def _replicate(
 ) -> Measurement:
     """Measure the baseline once; from the last wanted replicate on, with the probe beside it."""
     number = len(before)
-    measurement = session.measure(
-        baseline,
-        trial=0,
-        replicate=number,
-        env_steps=env_steps,
-        probe=number >= session.config.baseline_replicates - 1,
-    )
+
+    def measured() -> Measurement:
+        return session.measure(
+            baseline,
+            trial=0,
+            replicate=number,
+            env_steps=env_steps,
+            probe=number >= session.config.baseline_replicates - 1,
+        )
+
+    measurement = measured()
+    if isinstance(measurement.outcome, Crashed):
+        session.say(f"  crashed ({measurement.outcome.reason}): measured once more")
+        measurement = measured()
     if measurement.outcome.status == "success":
         return measurement
     if isinstance(measurement.outcome, Interrupted):

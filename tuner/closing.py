@@ -35,7 +35,11 @@ def close_stale_trials(session: Session) -> None:
 
 
 def close_dead(session: Session, trial: FrozenTrial) -> None:
-    """End a trial that a dead worker left RUNNING; one that is to run again is queued."""
+    """End a trial that a dead worker left RUNNING; one that is to run again is queued.
+
+    What it measured may wait in a journal that this machine has.
+    """
+    session.save_leftovers()
     record = _best_record(session, trial.number) or _cut_off(session, trial)
     value = None
     if record is not None and record.status == "success" and record.final_score is None:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -35,6 +36,8 @@ GRACE_S = 5.0
 """How long a child may take to end by itself once it has no more to do."""
 
 _POLL_S = 0.1
+_READING_S = 120.0
+"""How long a child may leave a request unread: it may still be starting."""
 _STARTING_S = 10.0
 """How long to try again when the system refuses to start a process."""
 _REFUSALS = (errno.EAGAIN, errno.ENOMEM)
@@ -82,6 +85,8 @@ class Child:
         finally:
             os.close(write_fd)
         self._events = EventReader(read_fd)
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
         self.lived_on = False
         """Whether it had to be killed, because it was still there when it had no more to do."""
 
@@ -121,12 +126,22 @@ class Child:
         return self._log.tail(size_bytes)
 
     def send(self, request: Request | dict[str, str]) -> None:
-        """Write a request; a child that has ended already is noticed by `next_event`."""
+        """Write a request; a child that has ended already is noticed by `next_event`.
+
+        So is one that does not read what its pipe cannot hold: it is killed.
+        """
         if self._process.stdin is None:
             raise ValueError("a child must be open to be asked, but got a closed one")
+        pipe, left = self._process.stdin.fileno(), memoryview(request_line(request))
+        patience = int(_READING_S / _POLL_S)  # counted in looks: this process may stand still
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(request_line(request))
-            self._process.stdin.flush()
+            while left and patience:
+                if select.select([], [pipe], [], _POLL_S)[1]:
+                    left = left[os.write(pipe, left) :]
+                else:
+                    patience -= 1
+        if left and not patience:
+            self._kill()
 
     def next_event(self, timeout_s: float) -> Event | None:
         """Return the next event, or None when there is none within `timeout_s`.
@@ -150,8 +165,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.lived_on = True
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._kill()
         returncode = self._process.wait()
         end_marked(self._mark)
         self._log.cut()
@@ -160,6 +174,10 @@ class Child:
                 self._process.stdin.close()
         self._events.close()
         return returncode
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 class Launcher:

@@ -5,10 +5,12 @@ Optuna nor a device to find what it reads.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from storage import overview
 from storage.database import is_proxy
+from storage.patience import once_it_answers
 from tuner.address import of_study
 from tuner.config import (
     DATA_FILES,
@@ -29,10 +31,17 @@ FIXED_MEASURES = ("env_steps", "seed", "weights")
 NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 
 
-def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str, Any]]:
+def find(
+    name: str,
+    flags: Mapping[str, object],
+    *,
+    say: Callable[[str], None] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> tuple[StudyConfig, dict[str, Any]]:
     """Return the config of a study, with flags on top, and the facts stored with it.
 
-    Reads SQL only, but behind a proxy: no Optuna, no device, no lock.
+    Reads SQL only, but behind a proxy: no Optuna, no device, no lock. With `say` a database that
+    does not answer is waited for where the study has a folder here: it was reached before.
 
     Raises:
         StudyNotFound: there is no such study, or it was killed before it began.
@@ -47,7 +56,11 @@ def find(name: str, flags: Mapping[str, object]) -> tuple[StudyConfig, dict[str,
     in_file = read_settings(written) if written.exists() else {}
     storage = of_study(places.storage, in_file, places.folder(name))
     places = places.model_copy(update={"storage": storage})
-    facts = facts_of(places.storage_url(name), name)
+    url = places.storage_url(name)
+    if say is not None and places.folder(name).exists():
+        facts = once_it_answers(url, partial(facts_of, url, name), say=say, is_stopped=is_stopped)
+    else:
+        facts = facts_of(url, name)
     if "config" not in facts:
         raise UsageError(
             f"the study {name!r} must have begun, but was stopped before; start it again with "

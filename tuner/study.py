@@ -8,6 +8,7 @@ each other only while space, workload and hardware stay what they were. The work
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,13 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, groups_of, require_name
+from tuner.opening import open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
 from tuner.session import LEADER, Session
 from tuner.workload import data_facts, refuse_other_data
-
-SEEDS_OF_A_SLOT = 100_003
-"""Between the seeds of two workers' samplers."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -161,7 +160,7 @@ def group_here(
 
 def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     started = time.monotonic()
-    config, facts = find(name, flags)
+    config, facts = find(name, flags, say=say)
     require_database_itself(config.storage_url(name))
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
@@ -185,8 +184,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         refuse_other_code(facts.get("fingerprint"), here, name)
         refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
         learn_peaks(bench, config, probed)
-        database = open_storage(config.storage_url(name), create=False)
-        study = load_to_continue(database, config, name)
+        database, study = open_to_continue(config, name, say=say, interrupts=interrupts)
         config = with_own_share(config)
         with open_session(config, database, study, bench, say=say, started=started) as session:
             return run(session, crew_beside(session, spots[1:]))
@@ -230,17 +228,6 @@ def export_profiles(
             return export(session, directory or config.profiles_folder(name), reservations=notes)
 
 
-def load_to_continue(
-    database: StudyStorage, config: StudyConfig, name: str, *, slot: int = 0
-) -> optuna.Study:
-    """Load a study to run more trials of; a worker of another `slot` proposes others."""
-    study = load_study(database, name)
-    seed = config.seed + len(study.get_trials(deepcopy=False)) + SEEDS_OF_A_SLOT * slot
-    study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
-    study.pruner = make_pruner(config.pruner)
-    return study
-
-
 @contextmanager
 def open_session(
     config: StudyConfig,
@@ -266,7 +253,7 @@ def open_session(
     with (
         optuna_faults_of(url),
         patient(database, patience),
-        measurements_of(study, url, patience) as telemetry,
+        patience.call(partial(measurements_of, study, url, patience)) as telemetry,
     ):
         session = Session(
             config=config,

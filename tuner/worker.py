@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from storage.errors import StorageUnavailable, StudyExists
-from storage.studies import open_storage
 from tuner.bench import NotWanted, Say
 from tuner.closing import heartbeat_of
 from tuner.config import GROUP_MARK, StudyConfig, load_config
@@ -28,9 +27,10 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts, LeadersOrders, own_slot
 from tuner.lookup import facts_of, find
+from tuner.opening import open_to_continue
 from tuner.placement import Place, places_for
 from tuner.references import References
-from tuner.study import begin, group_here, load_to_continue, open_session, util_source_of
+from tuner.study import begin, group_here, open_session, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
 from tuner.workload import data_facts, refuse_other_data, require_named_code
 
@@ -107,8 +107,9 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
                 refuse_other_code(facts.get("fingerprint"), here, name)
                 refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
                 learn_peaks(bench, config, probed)
-                database = open_storage(config.storage_url(name), create=False)
-                study = load_to_continue(database, config, name, slot=slot or os.getpid())
+                database, study = open_to_continue(
+                    config, name, slot=slot or os.getpid(), say=say, interrupts=interrupts
+                )
                 if not study.get_trials(deepcopy=False):  # its first trial is the baseline
                     raise UsageError(
                         f"a study must have its baseline before a worker joins it, but {name!r} "
@@ -171,7 +172,7 @@ def _once_calibrated(
     """Return a study's settings and facts once it has its references, None if interrupted."""
     until, is_told = time.monotonic() + wait_s, False
     while interrupts.count == 0:
-        config, facts = find(name, flags)
+        config, facts = find(name, flags, say=say, is_stopped=lambda: interrupts.count > 0)
         if "references" in facts:
             return config, facts
         if time.monotonic() > until:

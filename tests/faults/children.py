@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import BENCHMARKS
+from tests import BENCHMARKS
 from tuner.isolation import CHILD_VARIABLE
 
 BEGIN = f"""
@@ -42,3 +42,14 @@ def stand_in(folder: Path, patch: pytest.MonkeyPatch, code: str) -> None:
     program = folder / "child.py"
     program.write_text(BEGIN + code)
     patch.setenv(CHILD_VARIABLE, str(program))
+
+
+def die_once(folder: Path) -> str:
+    """Return code that kills its process, but only the first one that comes to it."""
+    return (
+        "try:\n"
+        f"    os.close(os.open({str(folder / 'has-died')!r}, os.O_CREAT | os.O_EXCL))\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "except FileExistsError:\n"
+        "    pass\n"
+    )

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killer import orphans, role_of
+from killer import RUN_VARIABLE, orphans, role_of
 
 from tests.faults.children import LEAVE, TRAIN, stand_in
 from tests.tuner.trials import is_gone, wait_until
 from tuner.interrupts import EXIT_INTERRUPTED, Interrupts
 
-RUN_VARIABLE = "TUNER_TEST_RUN"
 PARENT = """
 import sys
 from pathlib import Path

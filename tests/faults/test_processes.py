@@ -8,22 +8,29 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from textwrap import indent
 
 import psutil
 import pytest
-from killer import orphans
+from killer import RUN_VARIABLE, orphans
 
-from tests.faults.children import LEAVE, TRAIN, stand_in
-from tests.tuner.trials import names, request, run
+from tests import BENCHMARKS
+from tests.faults.children import LEAVE, TRAIN, die_once, stand_in
+from tests.tuner.studies import SMALL, Studies
+from tests.tuner.trials import names, request, run, wait_until
+from tuner import isolation
+from tuner.bench import Bench
+from tuner.devices.cpu import CpuDevice
 from tuner.interrupts import Interrupts
-from tuner.isolation import TrialRun
+from tuner.isolation import CHILD_VARIABLE, Child, Launcher, TrialRun
 from tuner.outcome import Completed, Crashed, Interrupted, OutOfMemory, TimedOut
+from tuner.protocol import PeaksRequest
 from tuner.trial_log import MOST_BYTES
 from tuner.warden import MARK, end_marked, marked
 
-RUN_VARIABLE = "TUNER_TEST_RUN"
 FOREVER = "time.sleep(600)\n"
 UNPRIVILEGED = """
 if os.getuid() == 0:
@@ -239,3 +246,51 @@ def test_a_mark_is_not_mistaken_for_a_longer_one(token: str) -> None:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_a_child_that_leaves_a_long_request_unread_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_READING_S", 1.0)
+    stand_in(tmp_path, monkeypatch, "")
+    child = Child(tmp_path / "trial.log", preload=None)
+    assert child.next_event(60.0) is not None  # it is ready
+    os.kill(child.pid, signal.SIGSTOP)
+    child.send({"kind": "x" * 2**21})
+    wait_until(lambda: child.next_event(0.1) is None and child.has_ended, within_s=20)
+    assert child.end(0) == -signal.SIGKILL
+
+
+def test_a_question_is_asked_once_more_after_the_death_of_its_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, die_once(tmp_path) + "channel.emit('peaks', reason='none')\n")
+    said: list[str] = []
+    launcher = Launcher(tmp_path, preload=None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the device's lock is
+    bench = Bench(CpuDevice(), launcher, Interrupts(), timeout_s=60.0, say=said.append)
+    with bench:
+        answer = bench.ask(PeaksRequest(cache_dir=str(tmp_path)))
+    assert answer.data["reason"] == "none"
+    assert [line.split(";")[0] for line in said] == ["the child process must answer, but ended"]
+
+
+def test_a_baseline_whose_process_is_killed_is_measured_once_more(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    program = tmp_path / "child.py"
+    program.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "import stand_in_child\ntrain = stand_in_child.train\n"
+        f"def mortal(request, channel):\n{indent(die_once(tmp_path), '    ')}"
+        "    train(request, channel)\n"
+        "stand_in_child.train = mortal\nstand_in_child.main()\n"
+    )
+    studies = Studies(tmp_path, cache_dir)
+    arguments = studies.start_arguments("t", *SMALL, "--trials", "1")
+    with studies.begin(*arguments, variables={CHILD_VARIABLE: str(program)}) as process:
+        _, told = process.communicate(timeout=280)
+    assert process.returncode == 7, told
+    assert "crashed (the process ended by SIGKILL while starting; the host may be out" in told
+    assert told.count("measured once more") == 1
+    assert [r.status for r in studies.records("t")] == ["success"] * 3

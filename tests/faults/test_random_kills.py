@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killer import Killer, Ledger, orphans
+from killer import RUN_VARIABLE, Killer, Ledger, orphans
 
 from storage import overview
 from storage.database import sqlite_path
-from tests.faults.conftest import BENCHMARKS
+from tests import BENCHMARKS
 from tests.tuner.studies import PATIENCE_S, Studies
 from tuner.isolation import CHILD_VARIABLE
 
@@ -26,7 +26,6 @@ SPACE = ("--num-envs", "8,16,32,64,128,256", "--num-steps", "16,32,64", "--num-m
          "--num-epochs", "1,2,4")  # fmt: skip
 FLAGS = (*SPACE, "--baseline", "16,16,2,2", "--env-steps", "16384", "--repeat-disturbed", "false",
          "--probe", "false", "--patience", "1000", "--min-feasible", "999")  # fmt: skip
-RUN_VARIABLE = "TUNER_TEST_RUN"
 
 
 class Run:
@@ -104,4 +103,5 @@ def test_whoever_is_killed_no_finished_trial_is_lost_or_doubled(
         run.until_the_leader_is_killed(kills)
     run.to_the_end()
     assert run.ledger.faults() == [], run.killer.kills
+    assert run.ledger.measured_again == []
     assert run.ledger.num_finished >= 3

@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from crowd import END, NAME, Crowd
+from killer import Ledger
 
 from storage import csv_file, overview
 from storage.studies import close_storage, load_study, open_storage
@@ -21,6 +23,7 @@ from storage.telemetry import Telemetry
 from tests.conftest import Calibrated
 from tests.postgres import PostgresServer
 from tests.tuner.studies import PATIENCE_S, SMALL, Studies, states, wait_for_line
+from tests.tuner.trials import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -177,3 +180,21 @@ def test_a_server_that_is_stopped_and_started(studies: Studies, server: Postgres
     assert process.returncode == 7
     require_told_once(studies, "t", url, 3)
     assert sorted((studies.folder / "runs" / "t" / "logs").glob("trial-0001*")) == logs
+
+
+@pytest.mark.long
+def test_who_goes_on_with_a_study_while_the_server_restarts_waits_for_it(
+    tmp_path: Path, server: PostgresServer
+) -> None:
+    crowd = Crowd(tmp_path, server.url.render_as_string(hide_password=False), trial_s=0.1)
+    with crowd.begin_leader("--trials", "1") as leader:
+        assert leader.wait(PATIENCE_S) == END, crowd.said("leader")
+    server.stop()
+    # Nobody has reached a study from this place: the address may as well be a wrong one.
+    with crowd.begin("new", ("worker", NAME)) as worker:
+        assert worker.wait(PATIENCE_S) == 8
+    with crowd.begin("leader", ("resume", NAME, "--trials", "2")) as leader:
+        wait_until(lambda: "the study waits, trying again" in crowd.said("leader"))
+        server.start()
+        assert leader.wait(PATIENCE_S) == END, crowd.said("leader")
+    assert Ledger(server.url.render_as_string(hide_password=False), NAME).faults() == []

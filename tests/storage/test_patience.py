@@ -4,15 +4,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from storage import database
+from storage import database, overview
 from storage.database import connect, hold_writers_off, passing_fault, sqlite_url
 from storage.errors import StorageUnavailable
-from storage.patience import GivenUp, Patience
+from storage.patience import GivenUp, Patience, once_it_answers
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tests.storage.disks import largest_file
@@ -157,3 +158,31 @@ def test_only_the_thread_that_asks_for_it_does_not_wait() -> None:
         with pytest.raises(sa.exc.OperationalError):
             patience.call(attempt)
     assert found == ["here"]
+
+
+def test_a_database_that_answered_before_is_waited_for_when_it_is_opened(
+    path: Path, make_record: Make
+) -> None:
+    url, told = sqlite_url(path), Lines()
+    attempts = 0
+    with Telemetry(url) as telemetry:
+
+        def save() -> str:
+            nonlocal attempts
+            attempts += 1
+            with largest_file(0) if attempts < 3 else nullcontext():
+                telemetry.save("demo", make_record())
+            return "saved"
+
+        assert once_it_answers(url, save, say=told.say) == "saved"
+    assert attempts == 3
+    assert told[0].endswith("(disk I/O error): the study waits, trying again")
+
+
+def test_a_server_that_lets_nobody_in_is_not_waited_for(postgres_url: str) -> None:
+    for part in ({"password": "wrong"}, {"database": "none"}, {"username": "nobody"}):
+        wrong = sa.make_url(postgres_url).set(**part).render_as_string(hide_password=False)
+        told = Lines()
+        with pytest.raises(StorageUnavailable, match="must answer, but got"):
+            once_it_answers(wrong, lambda url=wrong: overview.study_names(url), say=told.say)
+        assert told == []

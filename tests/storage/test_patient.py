@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
 import pytest
@@ -151,3 +152,26 @@ def test_a_trial_that_another_worker_made_meanwhile_is_left_to_it(storage: Patie
     assert [t.state.name for t in study.trials] == ["RUNNING", "RUNNING"]
     other.remove_session()
     other.engine.dispose()
+
+
+def test_a_connection_lost_while_trials_are_read_is_replaced(
+    opened: Opened, postgres_url: str
+) -> None:
+    # Optuna takes the fault for one of its statement and goes on in the dead transaction.
+    storage = opened(postgres_url)
+    study = create_study(storage, "demo")
+    study.ask()
+    others = sa.create_engine(postgres_url)
+    cut: list[int] = []
+
+    def end_connection(connection: sa.Connection, cursor: Any, statement: str, *_: object) -> None:
+        if "FROM trials" in statement and not cut:
+            cut.append(cursor.connection.info.backend_pid)
+            with others.connect() as other:
+                other.execute(sa.select(sa.func.pg_terminate_backend(cut[0])))
+
+    sa.event.listen(storage.engine, "before_cursor_execute", end_connection)
+    with patient(storage, waiting(storage)):
+        assert [trial.number for trial in study.get_trials()] == [0]
+    assert cut
+    others.dispose()
