@@ -1,0 +1,85 @@
+"""The commands that search: start, resume, worker."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tuner.address import complete
+from tuner.commands.shared import AllowMixed, Name, say, sound_config
+from tuner.config import StudyConfig
+from tuner.errors import UsageError
+from tuner.flags import STUDY, settings_as_flags
+from tuner.interrupts import EXIT_INTERRUPTED
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
+@settings_as_flags(STUDY)
+def start(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")] = "demo",
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML; flags win."),
+    ] = None,
+    **settings: object,
+) -> None:
+    """Start a study: calibrate, search, measure the best again, write three profiles."""
+    loaded = sound_config(config, settings)
+    loaded = loaded.model_copy(update={"storage": complete(loaded.storage)})
+    from tuner.study import start as start_study
+
+    ending = start_study(loaded, name, say=say)
+    _end(name, loaded, ending)
+
+
+@app.command(epilog="Example: tuner resume demo --budget 10m")
+@settings_as_flags(STUDY)
+def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
+    """Go on with a study that was stopped or killed, or that is to run for longer."""
+    from tuner.lookup import find
+    from tuner.study import resume as resume_study
+
+    ending = resume_study(name, settings, allow_mixed=allow_mixed, say=say)
+    _end(name, find(name, settings)[0], ending)
+
+
+@app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
+@settings_as_flags(STUDY)
+def worker(
+    name: Name,
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="Longest wait for a study's calibration.")
+    ] = "10m",
+    allow_mixed: AllowMixed = False,
+    **settings: object,
+) -> None:
+    """Join a study from this machine: run its trials until there is a reason to stop."""
+    from tuner.parse import seconds
+    from tuner.trials import INTERRUPTED
+    from tuner.worker import work
+
+    try:
+        wait_s = float(str(seconds(wait)))
+    except ValueError as error:
+        raise UsageError(f"--wait {error}, but got {wait!r}") from None
+    reason = work(name, settings, wait_s=wait_s, allow_mixed=allow_mixed, say=say)
+    say(f"worker of {name} ended: {reason}")
+    raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
+
+
+def _end(name: str, config: StudyConfig, ending: Any) -> None:
+    """Print the summary of a study and leave with its exit code."""
+    from tuner.report.publish import publish
+    from tuner.report.summary import print_report
+
+    if ending.exit_code != EXIT_INTERRUPTED:
+        places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
+        print_report(name, places)
+        publish(name, places, say)
+    if ending.refusal is not None:
+        say(f"tuner: {ending.refusal}")
+    if ending.exit_code == EXIT_INTERRUPTED:
+        say(f"tuner: stopped, finished trials are saved; go on with `tuner resume {name}`")
+    raise typer.Exit(ending.exit_code)

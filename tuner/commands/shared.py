@@ -1,0 +1,58 @@
+"""What all commands share: their common options, how they read settings and how they speak."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.address import hide_in_text
+from tuner.config import StudyConfig, load_config
+from tuner.interrupts import own_slot
+
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+RunsDir = Annotated[Path, typer.Option(help="Folder of all studies.")]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed", help="On other hardware measure a group of its own, with own profiles."
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Database URL [default: as started; else TUNER_STORAGE, SQLite in NAME]."),
+]
+
+
+def say(line: str) -> None:
+    """Tell the user of progress; results go to stdout instead.
+
+    Every line of a worker that a leader has started begins with its number.
+    """
+    slot = own_slot()
+    told = line if slot is None else f"[{slot}] {line}"
+    whole = f"{hide_in_text(told).translate(_CONTROLS)}\n"  # in one write: threads say lines too
+    print(whole, end="", file=sys.stderr, flush=True)
+
+
+def print_json(document: object) -> None:
+    """Print a result as one JSON document."""
+    print(json.dumps(document, ensure_ascii=False))
+
+
+def sound_config(file: Path | None, settings: dict[str, object]) -> StudyConfig:
+    """Return the settings of a file with flags on top, with nothing in them that cannot be."""
+    from tuner.workload import require_named_code, require_sound
+
+    loaded = load_config(file, settings)
+    if file is not None:
+        require_named_code(loaded, settings, file)
+    require_sound(loaded)
+    return loaded
