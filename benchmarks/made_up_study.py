@@ -28,13 +28,14 @@ from storage.recovery import CONSTRAINT
 from storage.studies import close_storage, create_study, open_database, set_study_fact
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
-from tuner.config import StudyConfig, load_config
+from tuner.config import StudyConfig
 from tuner.finalists import choose_from
 from tuner.objective import dashboard_attrs
 from tuner.quality import QualityReferences
 from tuner.references import References
 from tuner.score import Weights, score
 from tuner.search.sampler import distributions
+from tuner.settings import load_config
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.throughput import RunSpread
 

@@ -24,9 +24,10 @@ from measurement_tables import in_words
 
 from storage.profile_files import load_profile
 from tuner.aggregate import summarise
-from tuner.config import StudyConfig, load_config
+from tuner.config import StudyConfig
 from tuner.measurement import Measurement, memory_error
 from tuner.probe import sps_per_reach
+from tuner.settings import load_config
 from tuner.space import CPU_BASELINE, GPU_BASELINE, HardwareConfig
 from tuner.throughput import interval, run_spread, student_t
 from tuner.workload import config_of, hardware_config

@@ -18,9 +18,10 @@ from typing import Any
 from grid import VERSION, Recording, Row, write_grid
 from laboratory import Laboratory
 
-from tuner.config import StudyConfig, load_config
+from tuner.config import StudyConfig
 from tuner.errors import TunerError
 from tuner.protocol import RandomRequest
+from tuner.settings import load_config
 from tuner.space import HardwareConfig
 
 SPACE_OF_64: dict[str, object] = {

@@ -40,7 +40,7 @@ Command = Callable[..., None]
 def settings_as_flags(parts: Sequence[type[Settings]]) -> Callable[[Command], Command]:
     """Return a decorator that gives a command a flag for every field, passed on as **settings.
 
-    All flags take text: `tuner.config` reads it as it reads the values of a file, so that both
+    All flags take text: `tuner.settings` reads it as it reads the values of a file, so that both
     are checked by the same rules and refused in the same words.
     """
 

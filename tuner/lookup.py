@@ -20,10 +20,9 @@ from tuner.config import (
     StudyConfig,
     WorkloadSettings,
     flag,
-    load_config,
-    read_settings,
 )
 from tuner.errors import Refused, UsageError
+from tuner.settings import load_config, read_settings
 
 FIXED_MEASURES = ("env_steps", "seed", "weights")
 """Settings of the measurement that the references of a study rest on."""

@@ -14,8 +14,9 @@ from typing import Any
 from envs.names import is_factory
 from storage.profile import Profile
 from storage.profile_files import read
-from tuner.config import MarketSettings, StudyConfig, WorkloadSettings, flag, load_config
+from tuner.config import MarketSettings, StudyConfig, WorkloadSettings, flag
 from tuner.errors import Refused, UsageError
+from tuner.settings import load_config
 from tuner.space import HardwareConfig
 from tuner.training_files import FACTS_FILE, LOCK_FILE, LOGS_FOLDER
 from tuner.training_settings import TrainingSettings, training_settings

@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationError
 
 from tuner import parse
-from tuner.config import Bytes, PlaceSettings, Seconds, Settings, explain
+from tuner.config import Bytes, PlaceSettings, Seconds, Settings
 from tuner.errors import UsageError
+from tuner.settings import explain
 from tuner.space import DIMENSIONS
 
 Count = Annotated[int | None, Field(ge=1)]

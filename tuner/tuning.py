@@ -18,9 +18,10 @@ from storage.profile import Profile
 from storage.profile_files import read
 from tuner.address import complete
 from tuner.aggregate import ConfigSummary
-from tuner.config import StopSettings, StudyConfig, load_config
+from tuner.config import StopSettings, StudyConfig
 from tuner.profiles import PROFILE_NAMES
 from tuner.run import Ending
+from tuner.settings import load_config
 from tuner.workload import require_sound
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 from storage.errors import StorageUnavailable, StudyExists
 from tuner.bench import NotWanted, Say
 from tuner.closing import heartbeat_of
-from tuner.config import GROUP_MARK, StudyConfig, load_config
+from tuner.config import GROUP_MARK, StudyConfig
 from tuner.errors import TunerError, UsageError
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
@@ -30,6 +30,7 @@ from tuner.lookup import facts_of, find
 from tuner.opening import open_to_continue
 from tuner.placement import Place, places_for
 from tuner.references import References
+from tuner.settings import load_config
 from tuner.study import begin, group_here, open_session, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
 from tuner.workload import data_facts, refuse_other_data, require_named_code

@@ -13,15 +13,9 @@ from typing import Any
 from envs.contracts import contract_of
 from envs.names import is_factory, parse, require_own_module
 from storage.profile import Profile
-from tuner.config import (
-    DATA_FILES,
-    HYPERPARAMS,
-    MarketSettings,
-    StudyConfig,
-    flag,
-    load_config,
-)
+from tuner.config import DATA_FILES, HYPERPARAMS, MarketSettings, StudyConfig, flag
 from tuner.errors import Refused, UsageError
+from tuner.settings import load_config
 from tuner.space import HardwareConfig
 
 REQUIRED = ("env", "env_params", "network", "activation", "dtype", "microbatch")

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER
 from tuner.cli import _switches_with_values
-from tuner.config import HYPERPARAMS, StudyConfig, flag, load_config, read_settings
+from tuner.config import HYPERPARAMS, StudyConfig, flag
 from tuner.errors import UsageError
 from tuner.flags import STUDY, TRAINING
+from tuner.settings import load_config, read_settings
 from tuner.space import HardwareConfig
 
 # Each setting: as a flag says it, as a file says it (another value), and both as they are kept.

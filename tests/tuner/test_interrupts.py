@@ -11,11 +11,11 @@ import pytest
 
 from tests.conftest import Calibrated
 from tests.tuner.studies import PATIENCE_S, SMALL, Studies, states, wait_for_line
-from tuner.config import load_config
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child, run_trial
 from tuner.outcome import Interrupted
 from tuner.protocol import Event, TrainRequest
+from tuner.settings import load_config
 from tuner.space import HardwareConfig
 
 TRAINING = "trial 1:"

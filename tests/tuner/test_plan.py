@@ -64,9 +64,9 @@ def test_a_plan_of_this_machine_and_the_same_from_the_cache(small: Studies) -> N
 def test_a_target_without_the_compiler_is_an_estimate_and_says_so(
     studies: Studies, monkeypatch: pytest.MonkeyPatch, cache_dir: Path
 ) -> None:
-    from tuner.config import load_config
     from tuner.plan import plan
     from tuner.report.plan import plan_document
+    from tuner.settings import load_config
     from tuner.targets.table import find
 
     monkeypatch.setattr("tuner.plan.find_toolchain", lambda: None)

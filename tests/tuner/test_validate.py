@@ -17,13 +17,13 @@ from storage.profile_files import load_profile, write
 from tests.conftest import Finished
 from tests.tuner.studies import TUNER, Ended
 from tuner import validate as module
-from tuner.config import load_config
 from tuner.devices.detect import open_device
 from tuner.errors import Refused, UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device
 from tuner.interrupts import Interrupts
 from tuner.probe import sps_per_reach
 from tuner.quality import QualityReferences
+from tuner.settings import load_config
 from tuner.validate import Validation, validate
 from tuner.workload import workload_facts, workload_hash
 

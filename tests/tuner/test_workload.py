@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from storage.profile import Profile
-from tuner.config import StudyConfig, load_config
+from tuner.config import StudyConfig
 from tuner.errors import Refused, UsageError
+from tuner.settings import load_config
 from tuner.workload import (
     OPTIONAL,
     config_of,

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tuner.address import hide_in_text
-from tuner.config import StudyConfig, load_config
+from tuner.config import StudyConfig
 from tuner.interrupts import own_slot
+from tuner.settings import load_config
 
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)

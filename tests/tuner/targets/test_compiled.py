@@ -14,11 +14,11 @@ import yaml
 
 from tests.tuner.trials import workload
 from tuner.compiling import Compiler, Compilers, Job, ProgramCache, package_versions
-from tuner.config import load_config
 from tuner.errors import UsageError
 from tuner.interrupts import Interrupts
 from tuner.plan import plan
 from tuner.protocol import MemoryRequest, TargetRequest, Workload
+from tuner.settings import load_config
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.targets.table import find
 from tuner.targets.toolchain import find_toolchain
