@@ -42,6 +42,8 @@ NO_POOL = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 STOPPING = ("what has been compiled is kept", "stopping")
 
 Method = Literal["device", "target", "cpu estimate"]
+USUAL_S: dict[Method, float] = {"device": 6.0, "target": 20.0, "cpu estimate": 6.0}
+"""CPU-seconds of one program, as on the two cores of `benchmarks/results` (plan.txt there)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,28 +165,31 @@ def _fill(plans: Sequence[Plan], compilers: Compilers, say: Say) -> None:
             cache.put(job, program)
             progress.tell(one, job, program, seconds)
 
-        progress.begin(len(jobs))
+        progress.begin([one for one, _ in jobs])
         compilers.run(
             [job for _, job in jobs], lambda job: cache.request(job, cache_dir), on_answer
         )
 
 
 class _Progress:
-    """Tells how far compiling is, and how long it will take once the first program has told."""
+    """Tells how far compiling is, and how long it will take: by what is usual until some are done."""
 
     def __init__(self, num_configs: int, width: int, say: Say) -> None:
         self._num_configs, self._width, self._say = num_configs, width, say
         self._done = self._jobs = 0
         self._seconds = 0.0
 
-    def begin(self, jobs: int) -> None:
-        """Begin a round of so many jobs; a second one is rare."""
-        if jobs:
-            self._jobs += jobs
-            self._say(
-                f"compiling {jobs} programs for {self._num_configs} configs, {self._width} at a "
-                "time; how long that takes the first will tell"
-            )
+    def begin(self, jobs: Sequence[Plan]) -> None:
+        """Begin a round, of one job for each of these plans; a second one is rare."""
+        if not jobs:
+            return
+        self._jobs += len(jobs)
+        usual_s = sum(USUAL_S[one.place.method] for one in jobs) / self._width
+        self._say(
+            f"compiling {len(jobs)} programs for {self._num_configs} configs, {self._width} at a "
+            f"time: about {usual_s / 60:.1f} min if this machine is as quick as usual; the first "
+            "will tell"
+        )
 
     def tell(self, one: Plan, job: Job, program: Program, seconds: float) -> None:
         """Tell of one program."""
