@@ -172,7 +172,7 @@ def _fill(plans: Sequence[Plan], compilers: Compilers, say: Say) -> None:
 
 
 class _Progress:
-    """Tells how far compiling is, and how long it will take: by what is usual until some are done."""
+    """Tells how far compiling is, and how long it will take."""
 
     def __init__(self, num_configs: int, width: int, say: Say) -> None:
         self._num_configs, self._width, self._say = num_configs, width, say
