@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,10 @@ PASSED_ON = ("memory_limit", "reserve", "repeat_disturbed", "runs_dir", "cache_d
 POLL_S = 0.2
 GRACE_S = 10.0
 """How long a worker may take to end once its leader has closed the pipe."""
+LATEST_S = 60.0
+"""How long a worker may take to end when no trial runs any more."""
+LOOK_S = 2.0
+"""Time between two looks at whether a trial runs."""
 MOST_RESTARTS = 1
 """Times that a worker which died is started anew."""
 
@@ -83,11 +87,23 @@ class Crew:
         for keeper in self._keepers:
             keeper.start()
 
-    def wait(self) -> None:
-        """Wait until every worker has ended by itself, as it does when there is reason to stop."""
-        for keeper in self._keepers:
-            if keeper.ident is not None:
-                keeper.join()
+    def wait(self, is_busy: Callable[[], bool] | None = None) -> None:
+        """Wait until every worker has ended by itself, as it does when there is reason to stop.
+
+        Args:
+            is_busy: whether any of them still has a trial. One that has not ended `LATEST_S` after
+                that is ended: it was stopped, and hears nothing. What it measured and could not
+                save waits in its journal. None to wait without end.
+        """
+        idle_since = time.monotonic()
+        while late := [k for k in self._keepers if k.ident is not None and k.is_alive()]:
+            late[0].join(LOOK_S)
+            if is_busy is None or is_busy():
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > LATEST_S and not self._is_cancelled:
+                names = ", ".join(keeper.name for keeper in late)
+                self._say(f"{names} did not end {LATEST_S:g} s after the last trial: ended now")
+                self._is_cancelled = True
 
     def _keep(self, number: int, place: Place) -> None:
         """Run the worker of one place, and another one should it die."""

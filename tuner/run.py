@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from storage.heartbeat import Heartbeat
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT
+from storage.recovery import CONSTRAINT, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.aggregate import hardware_of
 from tuner.calibration import (
@@ -145,7 +145,7 @@ def lead(session: Session, crew: Crew, heartbeat: Heartbeat) -> str:
         if reason == INTERRUPTED:
             return reason
         close_search(session, reason)
-        crew.wait()
+        crew.wait(lambda: bool(running_trials(session.study)))
         session.save_leftovers()  # of a worker that died while the database was away
         wait_for_others(session)
         if session.bench.interrupts.count:

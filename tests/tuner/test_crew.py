@@ -128,3 +128,22 @@ def test_a_worker_of_no_study_is_refused_and_not_replaced(
         crew.start(None)
     assert said == []
     assert capfd.readouterr().err.startswith("[1] tuner: ")
+
+
+def test_a_worker_that_is_stopped_does_not_hold_up_the_end_of_a_search(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "GRACE_S", 0.5)
+    monkeypatch.setattr(crew_module, "LATEST_S", 0.5)
+    monkeypatch.setattr(crew_module, "LOOK_S", 0.1)
+    said: list[str] = []
+    busy = [True, True, False]
+    crew = Crew([Place()], arguments, os.environ, interrupts=Interrupts(), say=said.append)
+    with crew:
+        crew.start(None)
+        wait_until(lambda: bool(workers()))
+        (worker,) = workers()
+        worker.suspend()
+        crew.wait(lambda: busy.pop(0) if len(busy) > 1 else busy[0])
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert said == ["worker 1 did not end 0.5 s after the last trial: ended now"]
