@@ -1,7 +1,11 @@
 """What a trial costs beside its training as workers are added to one study; part of `soak.py`."""
 
+import itertools
+import json
+import statistics
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from crowd import Crowd
 from killer import role_of
 from postgres_server import PostgresServer
 from ppo_document import say
+
+from storage.beats import BEAT_ATTR
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 TRIAL_S = 5.0
@@ -54,6 +60,7 @@ def _measure(
     while (joined := _num_at_work()) < size and time.monotonic() < deadline:
         time.sleep(1.0)
     time.sleep(TRIAL_S)
+    began_at = datetime.now()  # as Optuna writes it
     before, began, busy = _counters(engine, server), time.monotonic(), psutil.cpu_times()
     time.sleep(window_s)
     after, seconds, now = _counters(engine, server), time.monotonic() - began, psutil.cpu_times()
@@ -65,7 +72,7 @@ def _measure(
         "joined": joined,
         "window_s": seconds,
         "trials": int(used["trials"]),
-        "overhead": 1.0 - used["trials"] * TRIAL_S / (size * seconds),
+        "overhead": _overhead(engine, began_at),
         "worker_cpu_s": used["worker"] / trials,
         "children_cpu_s": used["children"] / trials,
         "database_cpu_s": used["database"] / trials,
@@ -74,6 +81,27 @@ def _measure(
         "worker_memory_bytes": after["memory"] / max(1, joined),
         "memory_free_bytes": psutil.virtual_memory().available,
     }
+
+
+def _overhead(engine: sa.Engine, since: datetime) -> float | None:
+    """Return the share of a trial's time that is not training: from one worker's end to its next.
+
+    None where no worker ended two trials.
+    """
+    query = sa.text(
+        "SELECT value_json, datetime_complete FROM trials JOIN trial_system_attributes "
+        "USING (trial_id) WHERE key = :beat AND state = 'COMPLETE' AND datetime_complete > :since"
+    )
+    ends: dict[str, list[datetime]] = {}
+    with engine.connect() as connection:
+        for beat, ended in connection.execute(query, {"beat": BEAT_ATTR, "since": since}):
+            ends.setdefault(json.loads(beat)["worker"], []).append(ended)
+    steps = [
+        (after - before).total_seconds()
+        for own in ends.values()
+        for before, after in itertools.pairwise(sorted(own))
+    ]
+    return 1.0 - TRIAL_S / statistics.fmean(steps) if steps else None
 
 
 def _workers() -> list[psutil.Process]:
@@ -114,8 +142,9 @@ def _counters(engine: sa.Engine, server: PostgresServer) -> dict[str, float]:
 
 def _line(point: dict[str, Any]) -> str:
     costs = [point[f"{who}_cpu_s"] for who in ("worker", "children", "database")]
+    overhead = "-" if point["overhead"] is None else f"{point['overhead']:.1%}"
     return (
-        f"{point['workers']:>7}{point['overhead']:>10.1%}"
+        f"{point['workers']:>7}{overhead:>10}"
         f"{point['trials'] / point['window_s']:>10.2f}{'':>15}"
         f"{costs[0]:>7.2f}{costs[1]:>15.2f}{costs[2]:>10.2f}{point['cores_busy']:>13.2f}"
     )
