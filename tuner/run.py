@@ -37,7 +37,8 @@ FEASIBLE = (Completed.status, Pruned.status)
 class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
-    `exit_code` and `refusal` say why there are no profiles, if there are none.
+    `exit_code` and `refusal` say why there are no profiles, if there are none. `is_news` is false
+    of a study that had ended before.
     """
 
     reason: str
@@ -45,6 +46,7 @@ class Ending:
     refusal: str | None = None
     exit_code: int = 0
     notes: tuple[str, ...] = ()
+    is_news: bool = True
 
 
 def run(session: Session, crew: Crew) -> Ending:

@@ -164,7 +164,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     require_database_itself(config.storage_url(name))
     given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
     if facts.get("ended") is not None and not given:
-        return Ending(**facts["ended"])
+        return Ending(**{**facts["ended"], "is_news": False})
     data, spots = data_facts(config), places_for(config)
     refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (

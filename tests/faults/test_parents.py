@@ -154,12 +154,12 @@ def test_a_study_that_was_stopped_for_longer_than_the_time_out_blames_no_config(
     studies: Begin,
 ) -> None:
     # As when the machine is suspended: everything stands still and goes on together.
-    with studies("os.environ['STAND_IN_TRIAL_S'] = '3'\n" + TRAIN, timeout_s=6.0) as study:
+    with studies("os.environ['STAND_IN_TRIAL_S'] = '6'\n" + TRAIN, timeout_s=12.0) as study:
         study.wait_for("block")
         family = study.family()
         for process in family:
             process.suspend()
-        time.sleep(7)
+        time.sleep(13)
         for process in reversed(family):
             process.resume()
         told, _ = study.process.communicate(timeout=60)
@@ -196,7 +196,7 @@ def test_the_third_request_to_stop_ends_everything_at_once(studies: Begin) -> No
 
 
 def test_a_warden_that_was_killed_is_replaced(studies: Begin) -> None:
-    with studies("os.environ['STAND_IN_TRIAL_S'] = '2'\n" + TRAIN) as study:
+    with studies("os.environ['STAND_IN_TRIAL_S'] = '30'\n" + TRAIN) as study:
         study.wait_for("started")
         warden = study.role("warden")
         warden.kill()

@@ -28,7 +28,7 @@ from tests.storage.processes import FORK
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Opened = Callable[..., RDBStorage]
 INTERVAL_S = 0.5
-SLOW_S = 1.5
+SLOW_S = 4.0
 """What a loaded machine may take for the calls that two intervals of waiting lead to."""
 
 

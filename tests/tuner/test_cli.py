@@ -69,7 +69,8 @@ def test_help_describes_the_command_and_ends_with_an_example(command: str) -> No
     description = text.split("\n\n")[1].strip()
     assert description.endswith(".")
     assert len(description) > 15
-    assert text.splitlines()[-1].strip().startswith(f"Example: tuner {command}")
+    example = " ".join(text.split("\n\n")[-1].split())
+    assert example.startswith(f"Example: tuner {command}")
 
 
 def test_help_names_every_command_of_a_real_study() -> None:

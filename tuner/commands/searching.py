@@ -77,7 +77,8 @@ def _end(name: str, config: StudyConfig, ending: Any) -> None:
     if ending.exit_code != EXIT_INTERRUPTED:
         places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
         print_report(name, places)
-        publish(name, places, say)
+        if ending.is_news:
+            publish(name, places, say)
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
     if ending.exit_code == EXIT_INTERRUPTED:
