@@ -143,7 +143,7 @@ class MeasureSettings(Settings):
     env_steps: int | None = Field(
         None, ge=1, description="every trial trains for so many [8 × the largest batch]"
     )
-    sampler: Literal["auto", "tpe", "gp", "grid", "random"] = Field(
+    sampler: Literal["auto", "tpe", "gp", "structured", "grid", "random"] = Field(
         "auto", description="how configs are proposed; gp needs the extra of that name"
     )
     pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")

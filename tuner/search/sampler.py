@@ -33,7 +33,7 @@ _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState
 
 
 def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSampler":
-    """Return the sampler of a setting: `auto`, `tpe`, `gp`, `grid` or `random`.
+    """Return the sampler of a setting: `auto`, `tpe`, `gp`, `structured`, `grid` or `random`.
 
     `auto` is Optuna's multivariate TPE. On resume give another seed, or the start-up proposals
     are repeated.
@@ -54,6 +54,10 @@ def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSample
         inner = GPSampler(seed=seed)
     elif name in ("auto", "tpe"):
         inner = TPESampler(seed=seed, multivariate=True)
+    elif name == "structured":
+        from tuner.search.structured import StructuredSampler
+
+        inner = StructuredSampler(space, seed=seed)
     return HardwareSampler(space, inner, seed=seed, in_order=name == "grid")
 
 
