@@ -50,6 +50,14 @@ measured = measure(ended, config=HardwareConfig(**TINY), trial=1, replicate=0, w
 print(ended.outcome.status, measured.record.contaminated, flush=True)
 """
 WAITING = "channel.emit('warm', seconds=0.0)\n"
+LATE = """
+emit = channel.emit
+def emit_late(name, **data):
+    if name == "warm":
+        time.sleep(5)
+    emit(name, **data)
+channel.emit = emit_late
+"""
 STATES = {
     "asleep": "time.sleep(600)\n",
     "stopped": "os.kill(os.getpid(), signal.SIGSTOP)\n",
@@ -179,7 +187,6 @@ def test_a_job_whose_every_process_is_signalled_ends_its_block(
         told, said = study.process.communicate(timeout=60)
     assert told.splitlines()[-1] == "interrupted None"
     assert "the running trial ends after its block" in said
-    assert "block" in told  # another one after the signal
     assert study.leaves_nothing()
 
 
@@ -196,7 +203,8 @@ def test_the_third_request_to_stop_ends_everything_at_once(studies: Begin) -> No
 
 
 def test_a_warden_that_was_killed_is_replaced(studies: Begin) -> None:
-    with studies("os.environ['STAND_IN_TRIAL_S'] = '30'\n" + TRAIN) as study:
+    # The next process is begun when the trial is warm: not before the warden is dead.
+    with studies("os.environ['STAND_IN_TRIAL_S'] = '30'\n" + LATE + TRAIN) as study:
         study.wait_for("started")
         warden = study.role("warden")
         warden.kill()
