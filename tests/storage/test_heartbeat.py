@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from storage import beats, overview
 from storage.beats import BEAT_ATTR, LONG_SILENCE_S, new_beat
-from storage.database import sqlite_url
+from storage.database import HELD_S, sqlite_url
 from storage.heartbeat import Heartbeat, _Silence, dead_trials, is_dead_here, last_beat_age_s
 from storage.recovery import close_trial, is_taken_over
 from storage.studies import create_study, load_study, open_storage
@@ -27,8 +27,8 @@ from tests.storage.processes import FORK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Opened = Callable[..., RDBStorage]
-INTERVAL_S = 0.5
-SLOW_S = 4.0
+INTERVAL_S = 1.0
+SLOW_S = 2.0
 """What a loaded machine may take for the calls that two intervals of waiting lead to."""
 
 
@@ -123,7 +123,8 @@ def test_a_worker_that_was_stopped_for_long_learns_that_its_trial_is_another_s(
     study.enqueue_trial({"num_envs": 32})
     with worker(postgres_url) as (pid, ends), watching(study):
         os.kill(pid, signal.SIGSTOP)
-        _wait_until_closed(study, 3 * INTERVAL_S + SLOW_S)
+        # In the wrong millisecond it holds its trial's row until the server ends its transaction.
+        _wait_until_closed(study, HELD_S + 3 * INTERVAL_S + SLOW_S)
         os.kill(pid, signal.SIGCONT)
         ends.send("tell")
         assert ends.poll(30)
