@@ -4,6 +4,7 @@ The commands are in `tuner.commands`: they parse, call and print; nothing is dec
 imports happen inside the commands that need them, so that `tuner --help` answers at once.
 """
 
+import os
 import sys
 
 import typer
@@ -11,7 +12,6 @@ import typer
 from tuner.address import ON_COMMAND_LINE, has_visible_password
 from tuner.commands import machines, profiles, reading, searching
 from tuner.commands.shared import say
-from tuner.config import StudyConfig, flag
 from tuner.errors import TunerError
 from tuner.interrupts import EXIT_INTERRUPTED
 from tuner.terminal import outlive_readers
@@ -26,9 +26,6 @@ app = typer.Typer(
 
 for part in (searching, reading, profiles, machines):
     app.registered_commands += part.app.registered_commands
-
-TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
-"""What may follow a switch as its value."""
 
 _TYPER_INTERRUPTED = 130
 """What typer returns for a Ctrl-C that nobody below it has handled."""
@@ -47,7 +44,7 @@ def _run(arguments: list[str]) -> int:
         say(ON_COMMAND_LINE)
     try:
         result = app(
-            args=_switches_with_values(arguments) or ["--help"],
+            args=_with_flags(arguments) or ["--help"],
             prog_name="tuner",
             standalone_mode=False,
         )
@@ -75,19 +72,25 @@ def _run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _switches_with_values(arguments: list[str]) -> list[str]:
-    """Return the arguments with `true` after every switch that stands alone.
+def _with_flags(arguments: list[str]) -> list[str]:
+    """Give the named command the flags of its settings; return the arguments as these read them.
 
-    All settings take a value; `--drop-bad-rows` alone means `--drop-bad-rows true`.
+    Completing a line in a shell, whose words come by another way, needs the flags of all.
     """
-    fields = StudyConfig.model_fields.items()
-    switches = {flag(name) for name, field in fields if field.annotation is bool}
-    completed: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        completed.append(argument)
-        if argument in switches and following.lower() not in TRUTHS:
-            completed.append("true")
-    return completed
+    functions = [command.callback for command in app.registered_commands if command.callback]
+    named = [
+        function
+        for function in functions
+        if hasattr(function, "settings")
+        and (function.__name__ in arguments or "_TUNER_COMPLETE" in os.environ)
+    ]
+    if not named:
+        return arguments
+    from tuner.flags import add_flags, with_values
+
+    for function in named:
+        add_flags(function)
+    return with_values(arguments)
 
 
 def _storage_exit_code(error: Exception) -> int:

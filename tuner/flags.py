@@ -4,12 +4,13 @@ Apart from the commands because several of them take the same settings, each its
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 from pydantic.fields import FieldInfo
 
+from tuner.commands.shared import add_options
 from tuner.config import (
     MarketSettings,
     MeasureSettings,
@@ -33,29 +34,37 @@ STUDY = (
 """What `start` and `resume` can be told."""
 TRAINING = (TrainingSettings, WorkloadSettings, MarketSettings)
 """What `train` can be told."""
+TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+"""What may follow a switch as its value."""
 
-Command = Callable[..., None]
+_PARTS: dict[str, tuple[type[Settings], ...]] = {"study": STUDY, "training": TRAINING}
 
 
-def settings_as_flags(parts: Sequence[type[Settings]]) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command a flag for every field, passed on as **settings.
+def add_flags(command: Callable[..., None]) -> None:
+    """Give a command that takes settings a flag for every one of their fields.
 
     All flags take text: `tuner.settings` reads it as it reads the values of a file, so that both
     are checked by the same rules and refused in the same words.
     """
-
-    def decorate(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        parameters += [_parameter(name, field) for name, field in _fields(parts)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
-
-    return decorate
+    parts = _PARTS[command.settings]  # type: ignore[attr-defined]
+    add_options(command, [_parameter(name, field) for name, field in _fields(parts)])
 
 
-def _fields(parts: Sequence[type[Settings]]) -> list[tuple[str, FieldInfo]]:
+def with_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with `true` after every switch that stands alone.
+
+    All settings take a value; `--drop-bad-rows` alone means `--drop-bad-rows true`.
+    """
+    switches = {flag(name) for name, field in _fields(STUDY) if field.annotation is bool}
+    completed: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        completed.append(argument)
+        if argument in switches and following.lower() not in TRUTHS:
+            completed.append("true")
+    return completed
+
+
+def _fields(parts: Iterable[type[Settings]]) -> list[tuple[str, FieldInfo]]:
     return [item for part in parts for item in part.model_fields.items()]
 
 

@@ -97,9 +97,8 @@ def cpu_seconds_of_help() -> float:
 
 
 def test_help_takes_less_than_half_a_second_of_cpu() -> None:
-    # Neighbours on the same core double CPU time too, so one quiet round of three is enough.
-    rounds = (statistics.median(cpu_seconds_of_help() for _ in range(3)) for _ in range(3))
-    assert any(seconds < 0.5 for seconds in rounds)
+    # Neighbours on the same core add to CPU time and nothing takes from it: the least counts.
+    assert min(cpu_seconds_of_help() for _ in range(9)) < 0.5
 
 
 def test_help_imports_no_heavy_library() -> None:
@@ -113,7 +112,18 @@ def test_help_imports_no_heavy_library() -> None:
     )
     code_and_modules = done.stdout.rpartition("|")[2].split()
     assert code_and_modules[0] == "0"
-    heavy = {"jax", "jaxlib", "numpy", "scipy", "optuna", "pandas", "sqlalchemy", "torch", "flax"}
+    heavy = {
+        "jax",
+        "jaxlib",
+        "numpy",
+        "scipy",
+        "optuna",
+        "pandas",
+        "sqlalchemy",
+        "torch",
+        "flax",
+        "pydantic",
+    }
     assert not heavy & set(code_and_modules)
 
 

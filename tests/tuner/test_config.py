@@ -11,10 +11,9 @@ from pydantic import ValidationError
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER
-from tuner.cli import _switches_with_values
 from tuner.config import HYPERPARAMS, StudyConfig, flag
 from tuner.errors import UsageError
-from tuner.flags import STUDY, TRAINING
+from tuner.flags import STUDY, TRAINING, with_values
 from tuner.settings import load_config, read_settings
 from tuner.space import HardwareConfig
 
@@ -198,10 +197,10 @@ def test_data_are_kept_by_their_absolute_path(
 
 def test_a_switch_may_stand_alone() -> None:
     given = ["start", "--drop-bad-rows", "demo", "--probe", "false", "--normalize-obs"]
-    assert _switches_with_values(given) == [
+    assert with_values(given) == [
         "start", "--drop-bad-rows", "true", "demo", "--probe", "false", "--normalize-obs", "true"
     ]  # fmt: skip
-    assert _switches_with_values(["start", "demo"]) == ["start", "demo"]
+    assert with_values(["start", "demo"]) == ["start", "demo"]
 
 
 def test_only_trading_environments_have_bars() -> None:

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.shared import AsJson, RunsDir, print_json, say, sound_config
-from tuner.flags import STUDY, settings_as_flags
+from tuner.commands.shared import AsJson, RunsDir, print_json, say, sound_config, takes_settings
 
 app = typer.Typer()
 
 
 @app.command(epilog='Example: tuner plan --target "H100 SXM 80GB" --target "RTX 4090"')
-@settings_as_flags(STUDY)
+@takes_settings("study")
 def plan(
     config: Annotated[
         Path | None,

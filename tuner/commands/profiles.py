@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.shared import AsJson, Name, RunsDir, Storage, print_json, say
+from tuner.commands.shared import AsJson, Name, RunsDir, Storage, print_json, say, takes_settings
 from tuner.errors import UsageError
-from tuner.flags import TRAINING, settings_as_flags
 
 app = typer.Typer()
 
@@ -81,7 +80,7 @@ def validate(
     epilog="Example: tuner train --profile runs/demo/profiles/balanced.yaml --total-steps 10000000 "
     "--checkpoint-dir trained"
 )
-@settings_as_flags(TRAINING)
+@takes_settings("training")
 def train(
     profile: Annotated[Path, typer.Option(metavar="PROFILE", help="A profile's file.")],
     checkpoint_dir: Annotated[

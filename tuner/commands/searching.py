@@ -1,22 +1,23 @@
 """The commands that search: start, resume, worker."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuner.address import complete
-from tuner.commands.shared import AllowMixed, Name, say, sound_config
-from tuner.config import StudyConfig
+from tuner.commands.shared import AllowMixed, Name, say, sound_config, takes_settings
 from tuner.errors import UsageError
-from tuner.flags import STUDY, settings_as_flags
 from tuner.interrupts import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from tuner.config import StudyConfig
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: tuner start demo --env gymnax:CartPole-v1 --budget 10m")
-@settings_as_flags(STUDY)
+@takes_settings("study")
 def start(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")] = "demo",
     config: Annotated[
@@ -35,7 +36,7 @@ def start(
 
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
-@settings_as_flags(STUDY)
+@takes_settings("study")
 def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
     from tuner.lookup import find
@@ -46,7 +47,7 @@ def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> N
 
 
 @app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
-@settings_as_flags(STUDY)
+@takes_settings("study")
 def worker(
     name: Name,
     wait: Annotated[
@@ -69,7 +70,7 @@ def worker(
     raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
 
 
-def _end(name: str, config: StudyConfig, ending: Any) -> None:
+def _end(name: str, config: "StudyConfig", ending: Any) -> None:
     """Print the summary of a study and leave with its exit code."""
     from tuner.report.publish import publish
     from tuner.report.summary import print_report

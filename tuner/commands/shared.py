@@ -1,16 +1,19 @@
 """What all commands share: their common options, how they read settings and how they speak."""
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tuner.address import hide_in_text
-from tuner.config import StudyConfig
 from tuner.interrupts import own_slot
-from tuner.settings import load_config
+
+if TYPE_CHECKING:
+    from tuner.config import StudyConfig
 
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
@@ -31,6 +34,34 @@ Storage = Annotated[
     typer.Option(help="Database URL [default: as started; else TUNER_STORAGE, SQLite in NAME]."),
 ]
 
+Command = Callable[..., None]
+
+
+def takes_settings(kind: Literal["study", "training"]) -> Callable[[Command], Command]:
+    """Return a decorator for a command whose `**settings` are the fields of a study or training.
+
+    `tuner.flags` gives it its flags, once it is the command that is run: a flag for every field
+    needs the settings' types, and these take longer to import than a `--help` should.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        _set_signature(command, [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD])
+        command.settings = kind  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def add_options(command: Command, options: list[inspect.Parameter]) -> None:
+    """Give a command more options than its function names."""
+    _set_signature(command, [*inspect.signature(command).parameters.values(), *options])
+
+
+def _set_signature(command: Command, parameters: list[inspect.Parameter]) -> None:
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
 
 def say(line: str) -> None:
     """Tell the user of progress; results go to stdout instead.
@@ -48,8 +79,9 @@ def print_json(document: object) -> None:
     print(json.dumps(document, ensure_ascii=False))
 
 
-def sound_config(file: Path | None, settings: dict[str, object]) -> StudyConfig:
+def sound_config(file: Path | None, settings: dict[str, object]) -> "StudyConfig":
     """Return the settings of a file with flags on top, with nothing in them that cannot be."""
+    from tuner.settings import load_config
     from tuner.workload import require_named_code, require_sound
 
     loaded = load_config(file, settings)
