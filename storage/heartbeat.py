@@ -29,7 +29,6 @@ __all__ = [
     "Heartbeat",
     "dead_trials",
     "is_dead_here",
-    "last_beat_age_s",
 ]
 
 OnDead = Callable[[FrozenTrial], None]
@@ -205,20 +204,6 @@ def is_dead_here(trial: FrozenTrial) -> bool:
     """Whether a running trial's process was one of this machine and is gone; one look tells."""
     beat = trial.system_attrs.get(BEAT_ATTR)
     return beat is not None and beats.is_process_gone(beat)
-
-
-def last_beat_age_s(trial: FrozenTrial, now: datetime) -> float | None:
-    """Return the seconds since a trial's last beat, by the clocks of two machines.
-
-    Args:
-        trial: The trial.
-        now: The time, with its time zone.
-
-    Returns:
-        `None` for a trial that never had one.
-    """
-    beat = trial.system_attrs.get(BEAT_ATTR)
-    return None if beat is None else beats.age_s(beat, now)
 
 
 def dead_trials(study: optuna.Study) -> list[FrozenTrial]:

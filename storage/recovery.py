@@ -57,7 +57,7 @@ def close_trial(
     reason: str,
     record: TrialRecord | None = None,
     value: float | None = None,
-    requeue: bool = True,
+    is_last: bool = False,
     max_retries: int | None = None,
 ) -> TrialState:
     """End a trial whose process is gone, as its record says.
@@ -76,7 +76,7 @@ def close_trial(
         record: What was saved of its measurement, if anything was.
         value: What Optuna is told in place of `record.final_score`; with it a finished record that
             is not a success becomes COMPLETE too (see DESIGN on the GP sampler).
-        requeue: Whether an unfinished trial is queued again.
+        is_last: Whether a crash is the config's: it has crashed before. Such a record is finished.
         max_retries: How often, see `queue_again`.
 
     Returns:
@@ -91,14 +91,14 @@ def close_trial(
     trial = storage.get_trial(trial_id)
     if trial.state.is_finished():
         return trial.state
+    is_crash = record is not None and record.status == "crashed"
     is_finished = record is not None and record.status not in UNFINISHED_STATUSES
     try:
-        if record is not None and is_finished:
+        if record is not None and (is_finished or (is_crash and is_last)):
             _tell_record(study, trial, record, value)
         else:
-            if requeue:
-                # Before its end: a kill between the two leaves a trial that is closed again.
-                queue_again(study, number, max_retries=max_retries)
+            # Before its end: a kill between the two leaves a trial that is closed again.
+            queue_again(study, number, max_retries=max_retries)
             _fail(study, trial, reason if record is None else record.reason or reason)
     except (UpdateFinishedTrialError, ValueError) as error:
         if not is_taken_over(error):
@@ -132,7 +132,7 @@ def _tell_record(
             )
     storage = study._storage
     # What `Trial.set_constraint` stores; a `Trial` would ask the sampler to begin the trial anew.
-    infeasible = float(record.status in INFEASIBLE_STATUSES)
+    infeasible = float(record.status in INFEASIBLE_STATUSES | {"crashed"})
     storage.set_trial_system_attr(trial._trial_id, f"constraints:{CONSTRAINT}", infeasible)
     for name in DASHBOARD_FIELDS:
         shown = getattr(record, name)

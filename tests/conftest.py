@@ -94,6 +94,14 @@ def finished(shared: Path, cache_dir: Path) -> Finished:
     return Finished(studies, ended)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_study_each(request: pytest.FixtureRequest, worker_id: str) -> None:
+    """Two workers make one of the two shared studies each; neither waits for the other's."""
+    study = {"gw0": "calibrated", "gw1": "finished"}.get(worker_id)
+    if any(study in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue(str(study))
+
+
 @pytest.fixture
 def copied(finished: Finished, tmp_path: Path) -> Studies:
     """A copy of the finished study, to go on with or to spoil."""

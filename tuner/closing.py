@@ -4,15 +4,24 @@ Apart from the search because it happens beside it: any worker that notices a de
 trial, in the heartbeat's thread, and two may do it at once.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from storage.errors import StorageError
 from storage.heartbeat import Heartbeat, dead_trials
 from storage.records import TrialRecord
 from storage.recovery import close_trial, queue_again
+from storage.studies import close_storage, load_study, open_storage, optuna_faults_of
+from storage.telemetry import Telemetry
+from tuner.bench import Say
+from tuner.lookup import find
 from tuner.objective import RETRY_ATTR, fill_in_score
+from tuner.open_study import OpenStudy
 from tuner.outcome import Crashed, Interrupted
+from tuner.references import References
 from tuner.search.sampler import config_of
 from tuner.session import Session
 
@@ -28,38 +37,63 @@ def heartbeat_of(session: Session) -> Heartbeat:
     )
 
 
-def close_stale_trials(session: Session) -> None:
+def close_stale_trials(opened: OpenStudy) -> None:
     """End every trial of which one look tells that its worker is gone."""
-    for trial in dead_trials(session.study):
-        close_dead(session, trial)
+    for trial in dead_trials(opened.study):
+        close_dead(opened, trial)
 
 
-def close_dead(session: Session, trial: FrozenTrial) -> None:
+def close_in_passing(name: str, places: Mapping[str, object], *, say: Say) -> None:
+    """End the trials of dead workers in a study that this command only reads.
+
+    So that none runs for ever whose study nobody goes on with. Where the study cannot be written
+    they stay as they are, and its next worker ends them.
+    """
+    config, facts = find(name, places)
+    url = config.storage_url(name)
+    with suppress(StorageError), optuna_faults_of(url):
+        database = open_storage(url, create=False)
+        try:
+            with Telemetry(url, create=False) as telemetry:
+                opened = OpenStudy(
+                    config=config,
+                    study=load_study(database, name),
+                    telemetry=telemetry,
+                    say=say,
+                    references=References.from_json(facts["references"]),
+                )
+                close_stale_trials(opened)
+        finally:
+            close_storage(database)
+
+
+def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
     """End a trial that a dead worker left RUNNING; one that is to run again is queued.
 
     What it measured may wait in a journal that this machine has.
     """
-    session.save_leftovers()
-    record = _best_record(session, trial.number) or _cut_off(session, trial)
+    opened.save_leftovers()
+    record = _best_record(opened, trial.number) or _cut_off(opened, trial)
     value = None
     if record is not None and record.status == "success" and record.final_score is None:
-        value = fill_in_score(session, record)
+        value = fill_in_score(opened, record)
     crashed = record is not None and record.status == Crashed.status
-    if crashed and not trial.user_attrs.get(RETRY_ATTR, False):
-        queue_again(session.study, trial.number, user_attrs={RETRY_ATTR: True})
+    crashed_before = trial.user_attrs.get(RETRY_ATTR, False)
+    if crashed and not crashed_before:
+        queue_again(opened.study, trial.number, user_attrs={RETRY_ATTR: True})
     state = close_trial(
-        session.study,
+        opened.study,
         trial.number,
         reason=CUT_OFF,
         record=record,
         value=value,
-        requeue=not crashed,
+        is_last=crashed_before,
         max_retries=MOST_RETRIES,
     )
-    session.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
+    opened.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
 
 
-def _cut_off(session: Session, trial: FrozenTrial) -> TrialRecord | None:
+def _cut_off(opened: OpenStudy, trial: FrozenTrial) -> TrialRecord | None:
     """Save and return the record of a trial that left none, None if it had no config yet."""
     config = config_of(trial.params)
     if config is None:
@@ -68,14 +102,14 @@ def _cut_off(session: Session, trial: FrozenTrial) -> TrialRecord | None:
     record = TrialRecord(
         trial=trial.number, replicate=0, status=Interrupted.status, reason=CUT_OFF, **params
     )
-    name = session.study.study_name
-    if session.telemetry.add(name, record):
+    name = opened.study.study_name
+    if opened.telemetry.add(name, record):
         return record
-    return _best_record(session, trial.number)  # it has arrived after all
+    return _best_record(opened, trial.number)  # it has arrived after all
 
 
-def _best_record(session: Session, trial: int) -> TrialRecord | None:
+def _best_record(opened: OpenStudy, trial: int) -> TrialRecord | None:
     """Return the record that stands for a trial: the last clean success, else its first."""
-    records = [r for r in session.records() if r.trial == trial]
+    records = [r for r in opened.records() if r.trial == trial]
     clean = [r for r in records if r.status == "success" and r.contaminated is None]
     return clean[-1] if clean else next(iter(records), None)

@@ -21,7 +21,17 @@ from tuner.interrupts import ORDER, SLOT_VARIABLE, Interrupts
 from tuner.placement import Place
 from tuner.session import Session
 
-PASSED_ON = ("memory_limit", "reserve", "repeat_disturbed", "runs_dir", "cache_dir", *DATA_FILES)
+PASSED_ON = (
+    "sampler",
+    "pruner",
+    "memory_limit",
+    "reserve",
+    "probe",
+    "repeat_disturbed",
+    "runs_dir",
+    "cache_dir",
+    *DATA_FILES,
+)
 """Settings beside the stop flags that a command may have been given anew."""
 POLL_S = 0.2
 GRACE_S = 10.0

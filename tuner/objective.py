@@ -20,6 +20,7 @@ from optuna.pruners import NopPruner
 from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
+from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
 from tuner.search.sampler import config_of
@@ -118,17 +119,17 @@ def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
     return {**columns, RECORD_ATTR: json.dumps(record.as_dict())}
 
 
-def fill_in_score(session: Session, record: TrialRecord) -> float:
+def fill_in_score(opened: OpenStudy, record: TrialRecord) -> float:
     """Return the composite with the study's median for each component that was not measured."""
-    if session.references is None:
+    if opened.references is None:
         raise ValueError("a study must be calibrated before scores are filled in")
-    weights = session.references.weights.as_dict()
+    weights = opened.references.weights.as_dict()
     total = weighted = 0.0
-    for component in session.references.components:
+    for component in opened.references.components:
         name = f"{component}_score"
         value = getattr(record, name)
         if value is None:
-            known = [v for r in session.records() if (v := getattr(r, name)) is not None]
+            known = [v for r in opened.records() if (v := getattr(r, name)) is not None]
             value = statistics.median(known) if known else 0.5
         total += weights[component]
         weighted += weights[component] * value

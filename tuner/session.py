@@ -8,26 +8,24 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import optuna
 
 from storage import csv_file
-from storage.attributes import AttributeTelemetry, adopt
+from storage.attributes import adopt
 from storage.errors import StorageError
-from storage.journal import Entry, Journal, save_leftovers
+from storage.journal import Entry
 from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.studies import study_facts
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
-from tuner.bench import Bench, Order, Say
-from tuner.config import GROUP_MARK, StudyConfig
+from tuner.bench import Bench, Order
+from tuner.config import GROUP_MARK
 from tuner.contamination import Repeats
 from tuner.measurement import Measurement
-from tuner.outcome import Interrupted, Outcome
+from tuner.open_study import OpenStudy
+from tuner.outcome import Outcome
 from tuner.protocol import Event, TrainRequest
-from tuner.references import References, judge
+from tuner.references import judge
 from tuner.space import HardwareConfig
 from tuner.workload import data_facts, refuse_other_data
 
@@ -40,27 +38,21 @@ OnBlock = Callable[[Event], Outcome | None]
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
+class Session(OpenStudy):
     """One command's hold on a study; `worker` is the name under which it measures.
 
     The leader, one process at a time, holds the study's lock and alone writes its trials.csv.
     """
 
-    config: StudyConfig
-    study: optuna.Study
-    telemetry: Telemetry | AttributeTelemetry
     bench: Bench
-    say: Say
     started: float
-    references: References | None = None
     repeats: Repeats = field(default_factory=Repeats)
     patience: Patience | None = None
     worker: str = LEADER
-    journal: Journal = field(init=False)
     _in_csv: dict[tuple[int, int], str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.folder)
+        OpenStudy.__post_init__(self)  # `super` does not reach it in a class with slots
         if self.patience is not None:
             self.patience.waiting = self.journal.describe
             self.patience.on_pause = self.journal.write
@@ -69,11 +61,6 @@ class Session:
     def is_leader(self) -> bool:
         """Whether this process holds the study's lock."""
         return self.worker == LEADER
-
-    @property
-    def folder(self) -> Path:
-        """Where the study's files are."""
-        return self.config.folder(self.study.study_name)
 
     def time_left_s(self) -> float | None:
         """Return what is left of the budget, None without one."""
@@ -89,10 +76,6 @@ class Session:
         baseline = self.telemetry.record(self.study.study_name, 0)
         if baseline is not None:
             self.config = self.config.model_copy(update={"baseline": hardware_of(baseline)})
-
-    def records(self) -> list[TrialRecord]:
-        """Return all measurements of the study."""
-        return self.telemetry.records(self.study.study_name)
 
     @property
     def group(self) -> str | None:
@@ -218,18 +201,10 @@ class Session:
             record = judge(measurement, self.references)
         curve, samples = tuple(measurement.curve), tuple(measurement.samples)
         self.journal.add(Entry(self.study.study_name, record, curve, samples))
-        self.journal.settle(self._save)
+        self.journal.settle(self.save)
         self.add_rows()
         self.say(describe(record))
         return record
-
-    def save_leftovers(self) -> None:
-        """Save the measurements that ended processes left in their journals."""
-        left = save_leftovers(self.folder, self._save_unless_known)
-        for entry in left.entries:
-            self.say(f"trial {entry.record.trial}: its measurement, which waited, is saved")
-        for path in left.unreadable:
-            self.say(f"{path} holds lines that cannot be read; they are left there")
 
     def rewrite_csv(self) -> None:
         """Make trials.csv anew from the table, if the disk takes it."""
@@ -263,15 +238,6 @@ class Session:
         except StorageError as error:
             self._in_csv = None
             self.say(f"{CSV_NAME} lacks a row: {error}")
-
-    def _save(self, entry: Entry) -> None:
-        self.telemetry.save(entry.study, entry.record, entry.curve, entry.samples)
-
-    def _save_unless_known(self, entry: Entry) -> None:
-        """Save an entry unless the table has that measurement: it may have been told of since."""
-        known = self.telemetry.record(entry.study, entry.record.trial, entry.record.replicate)
-        if known is None or known.status == Interrupted.status:
-            self._save(entry)
 
 
 def describe(record: TrialRecord) -> str:

@@ -161,10 +161,16 @@ def test_a_baseline_without_parameters_is_queued_by_its_attributes(study: optuna
     assert study.trials[1].user_attrs == {"baseline": "2048,128,8,4"}
 
 
-def test_nothing_is_queued_on_request(study: optuna.Study) -> None:
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_crash_is_queued_again_unless_it_is_the_last(
+    study: optuna.Study, make_record: MakeRecord, *, is_last: bool
+) -> None:
     _start(study)
-    assert close_trial(study, 0, reason="crashed twice", requeue=False) == TrialState.FAIL
-    assert len(study.trials) == 1
+    record = make_record(trial=0, status="crashed", reason="it broke", final_score=None)
+    state = close_trial(study, 0, reason="killed", record=record, is_last=is_last)
+    assert state == (TrialState.PRUNED if is_last else TrialState.FAIL)
+    assert study.trials[0].constraints == ({CONSTRAINT: 1.0} if is_last else {})
+    assert [trial.state.name for trial in study.trials[1:]] == ([] if is_last else ["WAITING"])
 
 
 def test_a_closed_trial_stays_as_it_is(study: optuna.Study, make_record: MakeRecord) -> None:

@@ -1,15 +1,18 @@
 """What becomes of the trial of a worker that is gone."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from storage.beats import BEAT_ATTR, new_beat
 from storage.database import sqlite_url
 from storage.journal import Entry, Journal
 from storage.records import TrialRecord
-from storage.studies import close_storage, create_study, open_storage
+from storage.studies import close_storage, create_study, load_study, open_storage
 from storage.telemetry import Telemetry
 from tests.storage.processes import FORK
+from tests.tuner.studies import Studies
 from tuner.closing import close_dead
 from tuner.config import StudyConfig
 from tuner.session import Session
@@ -57,3 +60,30 @@ def test_what_a_dead_worker_of_this_machine_left_in_its_journal_is_told(tmp_path
         "trial 0 was cut off: now complete",
     ]
     close_storage(storage)
+
+
+def _leave_running(url: str) -> None:
+    storage = open_storage(url, create=False)
+    study = load_study(storage, "done")
+    done = next(trial for trial in study.get_trials() if trial.params)
+    trial = study.ask(done.distributions)
+    storage.set_trial_system_attr(trial._trial_id, BEAT_ATTR, new_beat("w", 1))
+    close_storage(storage)
+
+
+def test_who_asks_for_the_status_ends_the_trials_of_dead_workers(copied: Studies) -> None:
+    _in_another_process(_leave_running, copied.url("done"))
+    before = copied.trials("done")
+    assert before[-1].state.name == "RUNNING"
+    asked = [copied.run("status", "done", "--json") for _ in range(2)]
+    documents = [json.loads(ended.out) for ended in asked]
+    assert [ended.err for ended in asked] == [
+        f"trial {before[-1].number} was cut off: now fail\n",
+        "",
+    ]
+    for document in documents:
+        assert document["dead"] == []
+        assert (document["trials"]["running"], document["trials"]["waiting"]) == (0, 1)
+    *_, cut_off, again = copied.trials("done")
+    assert (cut_off.state.name, again.state.name) == ("FAIL", "WAITING")
+    assert again.system_attrs["fixed_params"] == cut_off.params

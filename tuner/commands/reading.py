@@ -26,10 +26,19 @@ def status(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a study is, what is best so far, and why trials ended."""
+    """Say how far a study is, what is best so far, and why trials ended.
+
+    Trials that a dead worker left running are ended first.
+    """
     from tuner.report.overview import print_status, status_document
 
-    document = status_document(name, {"runs_dir": str(runs_dir), "storage": storage})
+    places = {"runs_dir": str(runs_dir), "storage": storage}
+    document = status_document(name, places)
+    if document["dead"]:
+        from tuner.closing import close_in_passing
+
+        close_in_passing(name, places, say=say)
+        document = status_document(name, places)
     print_json(document) if as_json else print_status(document)
 
 
