@@ -18,6 +18,7 @@ from storage.records import TrialRecord
 from storage.recovery import RETRY_OF, UNFINISHED_STATUSES
 from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
+from tuner.closing import CUT_OFF
 from tuner.warden import MARK, PATIENCE_S
 
 ROLES = ("leader", "worker", "trial", "spare", "warden")
@@ -199,7 +200,9 @@ class Ledger:
             record = own.get(number)
             if state in ("RUNNING", "WAITING"):
                 found.append(f"trial {number} is {state}")
-            if state in FINISHED and (record is None or record.status == "interrupted"):
+            is_given_up = state == "PRUNED" and record is not None and record.reason == CUT_OFF
+            is_measured = record is not None and record.status != "interrupted"
+            if state in FINISHED and not (is_measured or is_given_up):
                 found.append(f"trial {number} is {state}, but our table has {record}")
             if state == "FAIL" and record is not None and record.status not in UNFINISHED_STATUSES:
                 if number in retried:

@@ -150,7 +150,7 @@ def _time_parts(session: Session, watch: "Watch") -> None:
     with watch("trial_records_s"):
         records = session.records()
     with watch("trial_untried_s"):
-        left = num_untried(study, space)
+        left = num_untried(study.get_trials(deepcopy=False), space)
     limits: dict[str, Any] = {"trials": None, "patience": len(records), "min_trials": 1}
     with watch("trial_stopping_s"):
         reason_to_stop(records, **limits, min_gain=0.01, untried=left, time_left_s=None)

@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def _measure(
     while (joined := _num_at_work()) < size and time.monotonic() < deadline:
         time.sleep(1.0)
     time.sleep(TRIAL_S)
-    began_at = datetime.now()  # as Optuna writes it
+    began_at = datetime.now(UTC).replace(tzinfo=None)  # as Optuna writes it
     before, began, busy = _counters(engine, server), time.monotonic(), psutil.cpu_times()
     time.sleep(window_s)
     after, seconds, now = _counters(engine, server), time.monotonic() - began, psutil.cpu_times()

@@ -28,6 +28,7 @@ PART_CHARS = 1_000_000
 """Length of one attribute of a series; gRPC refuses messages of more than 4 MB."""
 
 _RECORD = ":record"
+_INTERRUPTED = "interrupted"
 Attrs = Mapping[str, Any]
 
 
@@ -98,14 +99,15 @@ class AttributeTelemetry:
         Raises:
             StorageUnavailable: If the proxy does not answer.
         """
-        by_key = {
-            (record.trial, record.replicate): record
+        found = [
+            record
             for trial in self._study.get_trials(deepcopy=False)
             for record in self._records_of_trial(trial)
-        }
-        for _, key in _measurements(late := _late(self._study)):
-            record = entry_from_data(late[key]).record
-            by_key[record.trial, record.replicate] = record
+        ]
+        late = _late(self._study)
+        found += [entry_from_data(late[key]).record for _, key in _measurements(late)]
+        found.sort(key=lambda record: record.status != _INTERRUPTED)  # it gives way to others
+        by_key = {(record.trial, record.replicate): record for record in found}
         return [by_key[key] for key in sorted(by_key)]
 
     def records_of(self, study: str, trial: int) -> list[TrialRecord]:
@@ -197,7 +199,7 @@ def _measurements(attrs: Attrs) -> Iterator[tuple[tuple[int, int], str]]:
     """Yield trial and replicate of each measurement, and the attribute that holds its record."""
     for key in attrs:
         if key.startswith(PREFIX) and key.endswith(_RECORD):
-            trial, replicate = key.removeprefix(PREFIX).removesuffix(_RECORD).split(":")
+            trial, replicate, *_ = key.removeprefix(PREFIX).removesuffix(_RECORD).split(":")
             yield (int(trial), int(replicate)), key
 
 
@@ -214,6 +216,8 @@ def _to_attrs(entry: Entry) -> dict[str, Any]:
     text = base64.b64encode(packed).decode()
     parts = [text[at : at + PART_CHARS] for at in range(0, len(text), PART_CHARS)]
     base = f"{PREFIX}{entry.record.trial}:{entry.record.replicate}"
+    if entry.record.status == _INTERRUPTED:
+        base += f":{_INTERRUPTED}"  # never in place of a measurement that arrives meanwhile
     attrs: dict[str, Any] = {f"{base}:series-{i}": part for i, part in enumerate(parts)}
     return {**attrs, base + _RECORD: {**data, "curve": {}, "samples": {}, "parts": len(parts)}}
 

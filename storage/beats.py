@@ -87,8 +87,8 @@ def age_s(beat: Beat, now: datetime) -> float:
 def is_surely_dead(beat: Beat | None, started: datetime | None, now: datetime) -> bool:
     """Whether a running trial is dead, as far as one look can tell.
 
-    It is when its process was one of this machine and is gone, or when it has been silent for
-    `LONG_SILENCE_S`. Clocks are assumed to agree to a minute.
+    One of this machine is when its process is gone, whatever the clock says; one of another when it
+    has been silent for `LONG_SILENCE_S`, where clocks are assumed to agree to a minute.
 
     Args:
         beat: Its last, `None` if it had none yet.
@@ -97,4 +97,6 @@ def is_surely_dead(beat: Beat | None, started: datetime | None, now: datetime) -
     """
     if beat is None:
         return started is not None and (now - started).total_seconds() > LONG_SILENCE_S
-    return is_process_gone(beat) or age_s(beat, now) > LONG_SILENCE_S
+    if beat["machine"] is not None and beat["machine"] == machine():
+        return is_process_gone(beat)
+    return age_s(beat, now) > LONG_SILENCE_S

@@ -98,7 +98,7 @@ class Heartbeat:
         self._wake.set()
         self._thread.join(2 * self._tick_s)  # a call to a silent server may hold it for longer
         if error is None:
-            self._raise_fault()
+            self.check()
 
     def begin(self, number: int) -> None:
         """Beat for this trial from now on, at once and then in every interval.
@@ -107,7 +107,7 @@ class Heartbeat:
             Exception: What `on_dead` raised since, unless it was a fault of the database that may
                 pass; the beats went on meanwhile.
         """
-        self._raise_fault()
+        self.check()
         storage = self._study._storage
         self._take(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
 
@@ -119,7 +119,8 @@ class Heartbeat:
         self._own = trial_id
         self._wake.set()
 
-    def _raise_fault(self) -> None:
+    def check(self) -> None:
+        """Raise what `on_dead` raised since the last look; for whoever waits for its work."""
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault

@@ -35,10 +35,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What ended processes left: the entries that are saved now, and files with lines not ours."""
+    """What ended processes left: the entries that are saved now, and files with lines not ours.
+
+    `busy` are files that others hold: who wrote them, or who is saving them at this moment.
+    """
 
     entries: tuple[Entry, ...] = ()
     unreadable: tuple[Path, ...] = ()
+    busy: tuple[Path, ...] = ()
 
 
 class Journal:
@@ -50,8 +54,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         """Make a journal in a folder; there is no file while nothing waits."""
-        host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())
-        self.path = folder / f"journal-{host}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        own = _prefix(socket.gethostname(), os.getpid())
+        self.path = folder / f"{own}{secrets.token_hex(4)}.jsonl"
         self.fault: str | None = None
         self._file: BinaryIO | None = None
         self._waiting: list[Entry] = []
@@ -137,6 +141,7 @@ def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
     """
     entries: list[Entry] = []
     unreadable: list[Path] = []
+    busy: list[Path] = []
     for path in sorted(folder.glob(_PATTERN)):
         try:
             file = path.open("rb")
@@ -144,6 +149,7 @@ def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
             continue  # another process has just saved it
         with file:
             if not _is_ours_now(file):
+                busy.append(path)
                 continue
             found, is_sound = _read(file.read().splitlines(keepends=True))
             for entry in found:
@@ -153,7 +159,16 @@ def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
                 path.unlink(missing_ok=True)
             else:
                 unreadable.append(path.rename(path.with_suffix(".unreadable")))
-    return Leftovers(tuple(entries), tuple(unreadable))
+    return Leftovers(tuple(entries), tuple(unreadable), tuple(busy))
+
+
+def is_journal_of(path: Path, host: str, pid: int) -> bool:
+    """Whether a process of this id on this host wrote a journal."""
+    return path.name.startswith(_prefix(host, pid))
+
+
+def _prefix(host: str, pid: int) -> str:
+    return f"journal-{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
 
 
 def discard_leftovers(folder: Path) -> None:

@@ -4,7 +4,7 @@ Apart from the database because it is a connection that is held, not used. A stu
 own folder needs none: a lock in that folder says the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
@@ -13,13 +13,25 @@ from sqlalchemy.pool import NullPool
 from storage.database import engine_options, faults_of, is_proxy, missing_driver, sqlite_path
 from storage.errors import AlreadyLed
 
+_ASK = sa.text("SELECT pg_try_advisory_lock(hashtext('tuner leader'), hashtext(:study))")
+_KEEPALIVES = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
+"""Seconds, and probes, after which the server takes a silent machine for gone; else two hours."""
+
 
 @contextmanager
-def only_leader(url: str, study: str) -> Iterator[None]:
+def only_leader(
+    url: str, study: str, *, patiently: Callable[[Callable[[], None]], None] = lambda take: take()
+) -> Iterator[Callable[[], None]]:
     """Be the one leader of a study in the body; the server ends that with our connection.
 
-    A server that restarts forgets it, so that another leader could then begin: a study that was
-    cut off from its database for that long has its trials given to others anyway.
+    Args:
+        url: address of the database.
+        study: its name.
+        patiently: calls what takes the lead, again while the server is away.
+
+    Yields:
+        What makes sure of it again: a server that restarted has forgotten it, and another leader
+        may have begun. It raises as this does.
 
     Raises:
         AlreadyLed: another process leads it, here or on another machine.
@@ -27,24 +39,37 @@ def only_leader(url: str, study: str) -> Iterator[None]:
         InvalidStorageUrl: its driver is not installed.
     """
     if is_proxy(url) or sqlite_path(url) is not None:
-        yield
+        yield lambda: None
         return
     options = {k: v for k, v in engine_options(url).items() if k != "pool_pre_ping"}
     try:
         engine = sa.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", **options)
     except (ImportError, sa.exc.NoSuchModuleError) as error:
         raise missing_driver(url) from error
-    with faults_of(url):
-        connection = engine.connect()
-        asked = sa.text("SELECT pg_try_advisory_lock(hashtext('tuner leader'), hashtext(:study))")
-        is_ours = bool(connection.execute(asked, {"study": study}).scalar())
-    try:
+    held: list[sa.Connection] = []
+
+    def take() -> None:
+        with faults_of(url):
+            held.append(engine.connect())
+            for name, value in _KEEPALIVES.items():
+                held[-1].execute(sa.text(f"SET {name} = {value}"))
+            is_ours = held[-1].execute(_ASK, {"study": study}).scalar()
         if not is_ours:
             raise AlreadyLed(
                 f"a study must have one leader at a time, but {study!r} has one on another "
                 f"machine; wait for it, stop it, or join it with `tuner worker {study}`"
             )
-        yield
+
+    def make_sure() -> None:
+        try:
+            held[-1].execute(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError:
+            patiently(take)
+
+    try:
+        patiently(take)
+        yield make_sure
     finally:
-        with suppress(sa.exc.SQLAlchemyError):  # the server may be what has gone
-            connection.close()
+        for connection in held:
+            with suppress(sa.exc.SQLAlchemyError):  # the server may be what has gone
+                connection.close()

@@ -39,6 +39,8 @@ RECORD_ATTR = "record"
 RETRY_OF = "tuner:retry_of"
 """System attribute of a trial that repeats another: that one's number."""
 _NUM_RETRIES = "tuner:num_retries"
+QUEUED_TWICE = "queued twice at once"
+"""The reason of a trial that was taken back."""
 
 
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -76,7 +78,8 @@ def close_trial(
         record: What was saved of its measurement, if anything was.
         value: What Optuna is told in place of `record.final_score`; with it a finished record that
             is not a success becomes COMPLETE too (see DESIGN on the GP sampler).
-        is_last: Whether a crash is the config's: it has crashed before. Such a record is finished.
+        is_last: Whether the fault is the config's: it crashed, or its worker died, too often. Even
+            a record that says crashed or interrupted is finished then.
         max_retries: How often, see `queue_again`.
 
     Returns:
@@ -91,10 +94,9 @@ def close_trial(
     trial = storage.get_trial(trial_id)
     if trial.state.is_finished():
         return trial.state
-    is_crash = record is not None and record.status == "crashed"
     is_finished = record is not None and record.status not in UNFINISHED_STATUSES
     try:
-        if record is not None and (is_finished or (is_crash and is_last)):
+        if record is not None and (is_finished or is_last):
             _tell_record(study, trial, record, value)
         else:
             # Before its end: a kill between the two leaves a trial that is closed again.
@@ -103,8 +105,27 @@ def close_trial(
     except (UpdateFinishedTrialError, ValueError) as error:
         if not is_taken_over(error):
             raise
-        # Another process closed it in the meantime.
+        # Another process closed it in the meantime; or its own, which was alive after all, told it.
+        if storage.get_trial(trial_id).state in (TrialState.COMPLETE, TrialState.PRUNED):
+            for retry in _retries(study, number):
+                if retry.state == TrialState.WAITING:
+                    _withdraw(study, retry)
     return storage.get_trial(trial_id).state
+
+
+def is_surplus(study: optuna.Study, number: int) -> bool:
+    """Whether a trial repeats one that another trial, queued before it, repeats already.
+
+    Two processes may queue the same trial at once, and the later entry may be started before it is
+    taken back. Trials are numbered one by one, so whoever starts it knows.
+    """
+    trials = study.get_trials(deepcopy=False)
+    original = trials[number].system_attrs.get(RETRY_OF)
+    return original is not None and any(
+        trial.system_attrs.get(RETRY_OF) == original
+        and trial.user_attrs.get("reason") != QUEUED_TWICE
+        for trial in trials[:number]
+    )
 
 
 def is_taken_over(error: Exception) -> bool:
@@ -132,7 +153,7 @@ def _tell_record(
             )
     storage = study._storage
     # What `Trial.set_constraint` stores; a `Trial` would ask the sampler to begin the trial anew.
-    infeasible = float(record.status in INFEASIBLE_STATUSES | {"crashed"})
+    infeasible = float(record.status in {*INFEASIBLE_STATUSES, *UNFINISHED_STATUSES})
     storage.set_trial_system_attr(trial._trial_id, f"constraints:{CONSTRAINT}", infeasible)
     for name in DASHBOARD_FIELDS:
         shown = getattr(record, name)
@@ -196,5 +217,5 @@ def _retries(study: optuna.Study, number: int) -> list[FrozenTrial]:
 
 def _withdraw(study: optuna.Study, queued: FrozenTrial) -> None:
     with suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(queued._trial_id, "reason", "queued twice at once")
+        study._storage.set_trial_user_attr(queued._trial_id, "reason", QUEUED_TWICE)
         study._storage.set_trial_state_values(queued._trial_id, TrialState.FAIL)

@@ -103,9 +103,7 @@ class Bench:
         self._held = 0
 
     def __enter__(self) -> "Bench":
-        if not self._lock.acquire():
-            self.say(f"waiting for {self.device.info().name}: another study is measuring on it")
-            self._wait_for_device()
+        self._take_device()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,6 +129,10 @@ class Bench:
             self.device = CpuDevice()
         else:
             self.device = UnreadDevice(device_kind, platform=platform)
+        if self._lock.is_held:
+            self._lock.release()
+            self._lock = DeviceLock(self.device.info())
+            self._take_device()
 
     def ask(self, request: Question) -> Event:
         """Return the answer to a question about device, environment or memory.
@@ -261,6 +263,11 @@ class Bench:
         if self._asked is not None:
             self._asked.end(grace_s=0)
             self._asked = None
+
+    def _take_device(self) -> None:
+        if not self._lock.acquire():
+            self.say(f"waiting for {self.device.info().name}: another study is measuring on it")
+            self._wait_for_device()
 
     def _wait_for_device(self) -> None:
         while self.interrupts.count == 0:

@@ -6,16 +6,20 @@ trial, in the heartbeat's thread, and two may do it at once.
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from storage.beats import BEAT_ATTR
 from storage.errors import StorageError
-from storage.heartbeat import Heartbeat, dead_trials
+from storage.heartbeat import Heartbeat, dead_trials, is_dead_here
+from storage.journal import is_journal_of
 from storage.records import TrialRecord
 from storage.recovery import close_trial, queue_again
 from storage.studies import close_storage, load_study, open_storage, optuna_faults_of
 from storage.telemetry import Telemetry
+from tuner.aggregate import hardware_of
 from tuner.bench import Say
 from tuner.lookup import find
 from tuner.objective import RETRY_ATTR, fill_in_score
@@ -27,7 +31,9 @@ from tuner.session import Session
 
 CUT_OFF = "its process was killed while it ran"
 MOST_RETRIES = 1
-"""Times that the trial of a dead worker is queued: its config may be what kills workers."""
+"""Times that the trial of a dead worker is queued at once: its config may be what kills workers."""
+MOST_DEATHS = 5
+"""Workers that may die while they measure one config; then it counts as one that cannot work."""
 
 
 def heartbeat_of(session: Session) -> Heartbeat:
@@ -46,12 +52,13 @@ def close_stale_trials(opened: OpenStudy) -> None:
 def close_in_passing(name: str, places: Mapping[str, object], *, say: Say) -> None:
     """End the trials of dead workers in a study that this command only reads.
 
-    So that none runs for ever whose study nobody goes on with. Where the study cannot be written
-    they stay as they are, and its next worker ends them.
+    So that none runs for ever whose study nobody goes on with. Only those whose process was one of
+    this machine: of others one look tells no more than the clocks of two machines do. Where the
+    study cannot be written they stay as they are, and its next worker ends them.
     """
     config, facts = find(name, places)
     url = config.storage_url(name)
-    with suppress(StorageError), optuna_faults_of(url):
+    with suppress(StorageError, OSError), optuna_faults_of(url):
         database = open_storage(url, create=False)
         try:
             with Telemetry(url, create=False) as telemetry:
@@ -62,7 +69,8 @@ def close_in_passing(name: str, places: Mapping[str, object], *, say: Say) -> No
                     say=say,
                     references=References.from_json(facts["references"]),
                 )
-                close_stale_trials(opened)
+                for trial in filter(is_dead_here, dead_trials(opened.study)):
+                    close_dead(opened, trial)
         finally:
             close_storage(database)
 
@@ -70,15 +78,20 @@ def close_in_passing(name: str, places: Mapping[str, object], *, say: Say) -> No
 def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
     """End a trial that a dead worker left RUNNING; one that is to run again is queued.
 
-    What it measured may wait in a journal that this machine has.
+    What it measured may be in attributes of the trial, or wait in a journal that this machine has:
+    while another process saves that, the trial is left to the next look.
     """
-    opened.save_leftovers()
+    opened.adopt()
+    busy = opened.save_leftovers()
+    if is_dead_here(trial) and any(_left_by(trial, path) for path in busy):
+        return
     record = _best_record(opened, trial.number) or _cut_off(opened, trial)
     value = None
     if record is not None and record.status == "success" and record.final_score is None:
         value = fill_in_score(opened, record)
     crashed = record is not None and record.status == Crashed.status
     crashed_before = trial.user_attrs.get(RETRY_ATTR, False)
+    is_deadly = record is not None and _num_deaths(opened, record) >= MOST_DEATHS
     if crashed and not crashed_before:
         queue_again(opened.study, trial.number, user_attrs={RETRY_ATTR: True})
     state = close_trial(
@@ -87,10 +100,21 @@ def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
         reason=CUT_OFF,
         record=record,
         value=value,
-        is_last=crashed_before,
+        is_last=is_deadly or (crashed and crashed_before),
         max_retries=MOST_RETRIES,
     )
     opened.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
+
+
+def _left_by(trial: FrozenTrial, journal: Path) -> bool:
+    beat = trial.system_attrs[BEAT_ATTR]
+    return is_journal_of(journal, beat["host"], beat["pid"])
+
+
+def _num_deaths(opened: OpenStudy, record: TrialRecord) -> int:
+    """Return how many processes have died of, or beside, the config of a record."""
+    config = hardware_of(record)
+    return sum(r.reason == CUT_OFF and hardware_of(r) == config for r in opened.records())
 
 
 def _cut_off(opened: OpenStudy, trial: FrozenTrial) -> TrialRecord | None:

@@ -31,6 +31,11 @@ class DeviceLock:
                 return False
         return True
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it was taken and not given back."""
+        return any(lock.is_locked for lock in self._locks)
+
     def release(self) -> None:
         """Give back what is held of it."""
         for lock in self._locks:

@@ -2,7 +2,8 @@
 
     TunerError                     exit 1
     ├── UsageError (ValueError)    exit 2   a flag, key, value or file is wrong
-    │   └── DeviceUnavailable               the device asked for cannot be read (tuner.devices)
+    │   ├── DeviceUnavailable               the device asked for cannot be read (tuner.devices)
+    │   └── NotBegun                        the study has only a name yet
     ├── NothingFeasible            exit 3   the study ended and no config of the space works
     ├── Refused                    exit 4   the study exists, or has other hardware or space
     └── ExportRefused              exit 7   feasible configs exist, none may become a profile
@@ -24,6 +25,10 @@ class UsageError(TunerError, ValueError):
     """A flag, key, value or file is wrong; nothing has been run."""
 
     exit_code = 2
+
+
+class NotBegun(UsageError):
+    """A study has a name and nothing else: it is being started, or was killed before it began."""
 
 
 class NothingFeasible(TunerError):

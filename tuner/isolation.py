@@ -223,7 +223,7 @@ class Launcher:
         if self._spare is not None:
             self._spare.end(grace_s=0)
             self._spare = None
-            (self._logs / f"spare-{os.getpid()}.log").unlink(missing_ok=True)
+            self._spare_log.unlink(missing_ok=True)
         if self._warden is not None:
             self._warden.close()
             self._warden = None
@@ -235,7 +235,12 @@ class Launcher:
             self._warden = Warden(self._mark, without_secrets(os.environ))
         self._started += 1
         mark = f"{self._mark}{self._started}"
-        return Child(self._logs / f"spare-{os.getpid()}.log", preload=self.preload, mark=mark)
+        return Child(self._spare_log, preload=self.preload, mark=mark)
+
+    @property
+    def _spare_log(self) -> Path:
+        """Named by more than the process's id, which another container has, too."""
+        return self._logs / f"spare-{self._mark}log"
 
     def _start_patiently(self) -> Child:
         deadline = time.monotonic() + _STARTING_S

@@ -21,7 +21,7 @@ from tuner.config import (
     WorkloadSettings,
     flag,
 )
-from tuner.errors import Refused, UsageError
+from tuner.errors import NotBegun, Refused, UsageError
 from tuner.settings import load_config, read_settings
 
 FIXED_MEASURES = ("env_steps", "seed", "weights")
@@ -43,7 +43,8 @@ def find(
     does not answer is waited for where the study has a folder here: it was reached before.
 
     Raises:
-        StudyNotFound: there is no such study, or it was killed before it began.
+        StudyNotFound: there is no such study.
+        NotBegun: it was killed before it began, or is being started.
         Refused: a flag, or an edited config.yaml, differs from the study's workload or space.
         UsageError: a flag is wrong, or the storage's password is nowhere to be found.
     """
@@ -61,7 +62,7 @@ def find(
     else:
         facts = facts_of(url, name)
     if "config" not in facts:
-        raise UsageError(
+        raise NotBegun(
             f"the study {name!r} must have begun, but was stopped before; start it again with "
             f"`tuner start {name}`"
         )

@@ -19,7 +19,14 @@ from optuna.pruners import NopPruner
 
 from storage.patience import Patience
 from storage.records import TrialRecord
-from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
+from storage.recovery import (
+    CONSTRAINT,
+    DASHBOARD_FIELDS,
+    QUEUED_TWICE,
+    RECORD_ATTR,
+    is_surplus,
+    queue_again,
+)
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
@@ -58,6 +65,9 @@ class Objective:
         session, references = self._session, self._session.references
         if references is None:
             raise ValueError("a study must be calibrated before its trials run")
+        if is_surplus(session.study, trial.number):
+            trial.set_user_attr("reason", QUEUED_TWICE)
+            raise TrialFailed(QUEUED_TWICE)
         for name, choices in session.config.space().choices().items():
             trial.suggest_categorical(name, choices)
         if session.group is not None:

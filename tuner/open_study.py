@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from storage.attributes import AttributeTelemetry
+from storage.attributes import AttributeTelemetry, adopt
 from storage.journal import Entry, Journal, save_leftovers
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
@@ -42,13 +42,20 @@ class OpenStudy:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
 
-    def save_leftovers(self) -> None:
-        """Save the measurements that ended processes left in their journals."""
+    def adopt(self) -> None:
+        """Copy into the table what workers behind a proxy have measured, where it is reached."""
+        if isinstance(self.telemetry, Telemetry):
+            for record in adopt(self.study, self.telemetry):
+                self.say(f"trial {record.trial}: measured behind a proxy, now in the table")
+
+    def save_leftovers(self) -> tuple[Path, ...]:
+        """Save what ended processes left in their journals; return the files that others hold."""
         left = save_leftovers(self.folder, self._save_unless_known)
         for entry in left.entries:
             self.say(f"trial {entry.record.trial}: its measurement, which waited, is saved")
         for path in left.unreadable:
             self.say(f"{path} holds lines that cannot be read; they are left there")
+        return left.busy
 
     def save(self, entry: Entry) -> None:
         """Save a measurement in the table."""

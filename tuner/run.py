@@ -5,6 +5,7 @@ followed by one that goes on.
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from optuna.trial import TrialState, create_trial
 
@@ -77,6 +78,7 @@ def run(session: Session, crew: Crew) -> Ending:
         ending = Ending("nothing fits in memory", refusal=str(error), exit_code=error.exit_code)
         set_study_fact(session.study, "ended", asdict(ending))
         return ending
+    session.make_sure_of_lead()
     session.adopt()
     session.add_rows()
     if reason == INTERRUPTED:
@@ -147,15 +149,20 @@ def lead(session: Session, crew: Crew, heartbeat: Heartbeat) -> str:
         if reason == INTERRUPTED:
             return reason
         close_search(session, reason)
-        crew.wait(lambda: bool(running_trials(session.study)))
+        crew.wait(partial(_is_busy, session, heartbeat))
         session.save_leftovers()  # of a worker that died while the database was away
-        wait_for_others(session)
+        wait_for_others(session, heartbeat)
         if session.bench.interrupts.count:
             return INTERRUPTED
         now = reason_now(session)
         if now is not None:
             return now
         close_search(session, None)
+
+
+def _is_busy(session: Session, heartbeat: Heartbeat) -> bool:
+    heartbeat.check()
+    return bool(running_trials(session.study))
 
 
 def finish(session: Session, reason: str) -> Ending:

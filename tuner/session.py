@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from storage import csv_file
-from storage.attributes import adopt
 from storage.errors import StorageError
 from storage.journal import Entry
 from storage.patience import Patience
@@ -49,6 +48,7 @@ class Session(OpenStudy):
     repeats: Repeats = field(default_factory=Repeats)
     patience: Patience | None = None
     worker: str = LEADER
+    make_sure_of_lead: Callable[[], None] = lambda: None
     _in_csv: dict[tuple[int, int], str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -88,12 +88,6 @@ class Session(OpenStudy):
         if not isinstance(self.telemetry, Telemetry):
             raise ValueError("a leader must reach the database, but got a proxy")
         return self.telemetry
-
-    def adopt(self) -> None:
-        """Copy into the table what workers behind a proxy have measured, where it is reached."""
-        if isinstance(self.telemetry, Telemetry):
-            for record in adopt(self.study, self.telemetry):
-                self.say(f"trial {record.trial}: measured behind a proxy, now in the table")
 
     def order(
         self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool

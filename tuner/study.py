@@ -6,7 +6,7 @@ each other only while space, workload and hardware stay what they were. The work
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.leadership import only_leader
-from storage.patience import Patience
+from storage.patience import Patience, once_it_answers
 from storage.patient import patient
 from storage.studies import (
     StudyStorage,
@@ -80,7 +80,7 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
     url = config.storage_url(name)
     require_database_itself(url)  # a wrong address is refused before the study's folder is made
     data, spots = data_facts(config), places_for(config)
-    with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
+    with _hold(config, name) as make_sure, Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
         with open_bench(config, logs, interrupts, say) as bench:
@@ -93,21 +93,23 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
                     "got none; choose --num-minibatches that divide num_envs × num_steps"
                 )
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
-            database = open_storage(url, create=True)
-            study = create_study(database, name, sampler=sampler, pruner=make_pruner(config.pruner))
-            set_study_fact(study, "hardware", hardware_facts(bench, probed))
-            set_study_fact(study, "util_source", bench.device.util_source)
-            set_study_fact(study, "versions", probed["versions"])
-            set_study_fact(study, "data", data)
-            code = fingerprint(config, probed["versions"], data)
-            set_study_fact(study, "fingerprint", code)
-            set_study_fact(study, "config", config.as_data())
+            database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
+            with optuna_faults_of(url):
+                study = create_study(database, name, sampler=sampler, pruner=pruner)
+                set_study_fact(study, "hardware", hardware_facts(bench, probed))
+                set_study_fact(study, "util_source", bench.device.util_source)
+                set_study_fact(study, "versions", probed["versions"])
+                set_study_fact(study, "data", data)
+                code = fingerprint(config, probed["versions"], data)
+                set_study_fact(study, "fingerprint", code)
+                set_study_fact(study, "config", config.as_data())
             discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:
                 shared = with_own_share(config)  # not stored: a resume may have other workers
                 with open_session(shared, database, study, bench, say=say, started=started) as held:
+                    held.make_sure_of_lead = make_sure
                     return run(held, crew_beside(held, spots[1:]))
             except UsageError:
                 # Nothing was measured that counts: with another setting the name is to be had.
@@ -168,7 +170,9 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     data, spots = data_facts(config), places_for(config)
     refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (
-        _hold(config, name),
+        _hold(
+            config, name, patiently=partial(once_it_answers, config.storage_url(name), say=say)
+        ) as make_sure,
         Interrupts() as interrupts,
         spots[0].taken(),
         open_bench(
@@ -187,6 +191,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         database, study = open_to_continue(config, name, say=say, interrupts=interrupts)
         config = with_own_share(config)
         with open_session(config, database, study, bench, say=say, started=started) as session:
+            session.make_sure_of_lead = make_sure
             return run(session, crew_beside(session, spots[1:]))
 
 
@@ -245,9 +250,12 @@ def open_session(
     """
     url = config.storage_url(study.study_name)
 
+    opened: list[Session] = []
+
     def is_stopped() -> bool:
         # What is only in memory would be lost: for that it takes a second Ctrl-C.
-        return bench.interrupts.count > (session.journal.fault is not None)
+        is_unsaved = any(session.journal.fault is not None for session in opened)
+        return bench.interrupts.count > is_unsaved
 
     patience = Patience(url, say=say, is_stopped=is_stopped)
     with (
@@ -265,6 +273,7 @@ def open_session(
             patience=patience,
             worker=worker,
         )
+        opened.append(session)
         yield session
 
 
@@ -290,8 +299,13 @@ def measurements_of(
 
 
 @contextmanager
-def _hold(config: StudyConfig, name: str) -> Iterator[None]:
-    """Be the study's one leader; the locks die with this process, however it ends."""
+def _hold(
+    config: StudyConfig, name: str, **patience: Callable[[Callable[[], None]], None]
+) -> Iterator[Callable[[], None]]:
+    """Be the study's one leader; the locks die with this process, however it ends.
+
+    `patience` and what is yielded are those of `storage.leadership.only_leader`.
+    """
     folder = config.folder(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -307,8 +321,8 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
             f"--runs-dir must be a folder that can be written, but got {config.runs_dir}: "
             f"{error.strerror or error}"
         ) from None
-    with lock, only_leader(config.storage_url(name), name):
-        yield
+    with lock, only_leader(config.storage_url(name), name, **patience) as make_sure:
+        yield make_sure
 
 
 def _refuse_existing(url: str, name: str) -> None:

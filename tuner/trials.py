@@ -54,21 +54,21 @@ def reason_now(session: Session) -> str | None:
     min_gain = config.min_gain
     if min_gain is None:
         min_gain = default_min_gain(session.references.epsilon)
+    trials = study.get_trials(deepcopy=False)  # one look: each asks the database of all that run
+    waiting, running = (
+        sum(trial.state == state for trial in trials)
+        for state in (TrialState.WAITING, TrialState.RUNNING)
+    )
     return reason_to_stop(
         session.records(),
         trials=config.trials,
         patience=config.patience,
         min_gain=min_gain,
         min_trials=config.min_trials,
-        untried=num_untried(study, config.space()) + num_waiting(study),
+        untried=num_untried(trials, config.space()) + waiting,
         time_left_s=session.time_left_s(),
-        running=len(running_trials(study)),
+        running=running,
     )
-
-
-def num_waiting(study: optuna.Study) -> int:
-    """Return how many trials are queued."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def run_one(
@@ -120,7 +120,7 @@ def close_search(session: Session, reason: str | None) -> None:
         set_study_fact(session.study, CLOSING, reason)
 
 
-def wait_for_others(session: Session) -> None:
+def wait_for_others(session: Session, heartbeat: Heartbeat) -> None:
     """Wait until no worker measures; the heartbeat ends the trials of those that are dead."""
     is_told = False
     while (running := running_trials(session.study)) and not session.bench.interrupts.count:
@@ -128,4 +128,5 @@ def wait_for_others(session: Session) -> None:
             numbers = ", ".join(str(trial.number) for trial in running)
             session.say(f"waiting for trial {numbers} of other workers")
             is_told = True
+        heartbeat.check()
         time.sleep(POLL_S)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from storage.errors import StorageUnavailable, StudyExists
+from storage.errors import AlreadyLed, StorageUnavailable, StudyExists, StudyNotFound
 from tuner.bench import NotWanted, Say
 from tuner.closing import heartbeat_of
 from tuner.config import GROUP_MARK, StudyConfig
-from tuner.errors import TunerError, UsageError
+from tuner.errors import NotBegun, TunerError, UsageError
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
     OtherHardware,
@@ -58,7 +58,7 @@ def work(
 
     Raises:
         Refused: this machine has another hardware, code or workload than the study.
-        StudyNotFound: there is no such study.
+        StudyNotFound: there was no such study within `wait_s`.
         TunerError: it was not calibrated in time.
         UsageError: it was stopped before it had its baseline.
     """
@@ -70,7 +70,8 @@ def work(
         config, group, exists = group_here(name, _joining(flags), error.here)
     say(f"this is other hardware than that of {name}: measured apart, as {group}")
     if not exists:
-        with _place(flags).taken(), suppress(StudyExists):  # begun by another at this moment
+        # Another of this hardware may begin it at this moment.
+        with _place(flags).taken(), suppress(StudyExists, AlreadyLed):
             ending = begin(config, group, say=say)
             if ending.refusal is not None:
                 say(f"{group}: {ending.refusal}")
@@ -111,15 +112,15 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
                 database, study = open_to_continue(
                     config, name, slot=slot or os.getpid(), say=say, interrupts=interrupts
                 )
-                if not study.get_trials(deepcopy=False):  # its first trial is the baseline
-                    raise UsageError(
-                        f"a study must have its baseline before a worker joins it, but {name!r} "
-                        f"was stopped before that; go on with `tuner resume {name}`"
-                    )
                 worker = f"{socket.gethostname()}-{os.getpid()}"
                 with open_session(
                     config, database, study, bench, say=say, started=started, worker=worker
                 ) as session:
+                    if not study.get_trials(deepcopy=False):  # its first trial is the baseline
+                        raise UsageError(
+                            f"a study must have its baseline before a worker joins it, but "
+                            f"{name!r} was stopped before that; go on with `tuner resume {name}`"
+                        )
                     session.references = References.from_json(facts["references"])
                     session.use_measured_baseline()
                     session.save_leftovers()
@@ -170,19 +171,29 @@ def _once_calibrated(
     wait_s: float,
     say: Say,
 ) -> tuple[StudyConfig, dict[str, Any]] | None:
-    """Return a study's settings and facts once it has its references, None if interrupted."""
+    """Return a study's settings and facts once it has its references, None if interrupted.
+
+    A scheduler may start a worker before the study: unless a leader did, it waits for that, too.
+    """
     until, is_told = time.monotonic() + wait_s, False
     while interrupts.count == 0:
-        config, facts = find(name, flags, say=say, is_stopped=lambda: interrupts.count > 0)
-        if "references" in facts:
-            return config, facts
-        if time.monotonic() > until:
+        is_over = time.monotonic() > until
+        missing = ""
+        try:
+            config, facts = find(name, flags, say=say, is_stopped=lambda: interrupts.count > 0)
+            if "references" in facts:
+                return config, facts
+        except (StudyNotFound, NotBegun):
+            if is_over or own_slot() is not None:
+                raise
+            missing = "begun and "
+        if is_over:
             raise TunerError(
                 f"a study must be calibrated before a worker joins it, but {name!r} was not within "
                 f"{wait_s:g} s; see whether `tuner start` is still at work, or give --wait"
             )
         if not is_told:
-            say(f"waiting for {name} to be calibrated by the process that started it")
+            say(f"waiting for {name} to be {missing}calibrated, for up to {wait_s:g} s")
             is_told = True
         time.sleep(min(POLL_S, max(0.0, until - time.monotonic()) + 0.01))
     return None

@@ -57,7 +57,7 @@ def test_the_next_config_comes_from_a_space_of_a_hundred_thousand(config: StudyC
     study = load_study(storage, "many", sampler=make_sampler("auto", config.space(), seed=1))
     left = untried(study, config.space())
     # 80 × 40 × 9 × 4 configs, of which one each was tried.
-    assert num_untried(study, config.space()) == len(left) == 115_200 - NUM_TRIALS
+    assert num_untried(study.get_trials(), config.space()) == len(left) == 115_200 - NUM_TRIALS
     close_storage(storage)
 
 

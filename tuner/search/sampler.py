@@ -6,7 +6,7 @@ whose batch does not divide is never tried, and no trial is spent on a config th
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -75,20 +75,22 @@ def config_of(params: dict[str, Any]) -> HardwareConfig | None:
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
     """Return the valid configs that no finished, running or queued trial has, in order."""
-    tried = _tried(study)
+    tried = _tried(study.get_trials(deepcopy=False))
     return [config for config in space.configs() if config not in tried]
 
 
-def num_untried(study: Study, space: SearchSpace) -> int:
+def num_untried(trials: Iterable[FrozenTrial], space: SearchSpace) -> int:
     """Return how many configs `untried` returns, without a walk through the space."""
     configs = space.config_set()
-    return len(configs) - len(configs & _tried(study))
+    return len(configs) - len(configs & _tried(trials))
 
 
-def _tried(study: Study) -> set[HardwareConfig | None]:
+def _tried(trials: Iterable[FrozenTrial]) -> set[HardwareConfig | None]:
     """Return what finished, running and queued trials have; `None` is of those without a config."""
     tried = set()
-    for trial in study.get_trials(deepcopy=False, states=_TAKEN):
+    for trial in trials:
+        if trial.state not in _TAKEN:
+            continue
         queued = trial.system_attrs.get("fixed_params", {})
         tried.add(config_of({**queued, **trial.params}))
     return tried
@@ -132,8 +134,8 @@ class HardwareSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if config_of(fixed) is not None:
             return {}
-        _let_earlier_ones_choose(study, trial)
-        tried, configs = _tried(study), self._space.config_set()
+        trials = _once_earlier_ones_chose(study, trial)
+        tried, configs = _tried(trials), self._space.config_set()
 
         # A process that was killed while it suggested has queued a part of a config.
         def is_left(config: HardwareConfig) -> bool:
@@ -193,18 +195,21 @@ class HardwareSampler(BaseSampler):
             self._inner.after_trial(study, trial, state, values)
 
 
-def _let_earlier_ones_choose(study: Study, trial: FrozenTrial) -> None:
-    """Wait until every running trial with a lower number has its config, or its worker is gone.
+def _once_earlier_ones_chose(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return all trials once every running one with a lower number has its config.
+
+    Or its worker is gone, or the wait has been long.
 
     Trial numbers are given one at a time, so workers choose in the order of their trials (as at
     Lamport's bakery): each sees what those before it have taken, and no two take the same.
     """
     until = time.monotonic() + CHOOSING_S
-    while time.monotonic() < until:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        earlier = [other for other in running if other.number < trial.number]
-        if all(_has_chosen(other) or is_dead_here(other) for other in earlier):
-            return
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        earlier = [t for t in trials[: trial.number] if t.state == TrialState.RUNNING]
+        has_chosen = all(_has_chosen(other) or is_dead_here(other) for other in earlier)
+        if has_chosen or time.monotonic() > until:
+            return trials
         time.sleep(CHOICE_POLL_S)
 
 
