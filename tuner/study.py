@@ -63,18 +63,22 @@ from tuner.workload import data_facts, refuse_other_data
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
 
-def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
-    """Create a study and run it to its end.
+def start(
+    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+) -> Ending:
+    """Create a study and run it to its end; `facts` are stored on it as they are.
 
     Raises:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
     require_name(name)
-    return begin(config, name, say=say)
+    return begin(config, name, say=say, facts=facts)
 
 
-def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
+def begin(
+    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+) -> Ending:
     """Create a study, or the group of one for other hardware, and run it to its end."""
     started = time.monotonic()
     url = config.storage_url(name)
@@ -99,6 +103,8 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
             set_study_fact(study, "util_source", bench.device.util_source)
             set_study_fact(study, "versions", probed["versions"])
             set_study_fact(study, "data", data)
+            for fact, value in (facts or {}).items():
+                set_study_fact(study, fact, value)
             code = fingerprint(config, probed["versions"], data)
             set_study_fact(study, "fingerprint", code)
             set_study_fact(study, "config", config.as_data())
