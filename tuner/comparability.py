@@ -69,8 +69,8 @@ def differences(first: Source, other: Source) -> Differences:
 
 def is_same_study(first: Source, other: Source) -> bool:
     """Whether both were exported by one study, and so were judged alike."""
-    studies = {s.profile.measured.get("study") for s in (first, other)}
-    return first.folder == other.folder and len(studies) == 1 and None not in studies
+    a, b = (source.profile.measured.get("study") for source in (first, other))
+    return first.folder == other.folder and a is not None and a == b
 
 
 def figure(facts: Mapping[str, Any], name: str) -> float | None:

@@ -87,7 +87,7 @@ class Comparison:
                     "name": source.name,
                     "file": str(source.path),
                     **source.profile.as_dict(),
-                    "errors": asdict(errors),
+                    "half_widths_95": asdict(errors),
                 }
                 for source, errors in zip(self.sources, self.errors, strict=True)
             ],

@@ -64,6 +64,8 @@ def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfi
     if "min_feasible" not in given:
         configs = front if baseline is None else front | {baseline}
         changes["min_feasible"] = min(config.min_feasible, len(configs))
+    if "min_trials" not in given:
+        changes["min_trials"] = max(config.min_trials, len(front) + 1)  # patience cuts no front
     if "weights" not in given:
         changes["weights"] = _recorded(measured, "weights", "weights") or config.weights
     return config.model_copy(update=changes)

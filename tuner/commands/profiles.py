@@ -75,7 +75,7 @@ def transfer(
     ],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Of the new study [default: the old one's-transfer]."),
+        typer.Argument(metavar="NAME", help="Of the new study [default: STUDY-transfer]."),
     ] = None,
     env: OwnEnv = None,
     trainer: OwnTrainer = None,

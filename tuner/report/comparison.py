@@ -91,7 +91,8 @@ def workload_of(profile: Profile) -> str:
     if facts.get("trainer") is not None:
         words.append(f"trainer {facts['trainer']}")
     elif facts.get("network") is not None:
-        words.append(f"network {facts['network']}, {facts.get('activation')}")
+        shape = (f"network {facts['network']}", facts.get("activation"))
+        words += [str(word) for word in shape if word is not None]
     return _line(", ".join(words))
 
 
