@@ -150,9 +150,10 @@ def errors_of(profile: Profile, runs_dir: Path) -> Errors:
     groups = _groups(records)
     spread = observed_spread(groups, with_disturbed=is_noisy(records))
     if summary is not None and spread is not None and spread[1] >= FEWEST_DOF:
+        deviation, dof = _quality_spread(groups) or (None, 0)
         return Errors(
             sps=_half_width(*spread, summary.replicates),
-            quality=_half_width(*(_quality_spread(groups) or (None, 0)), summary.replicates),
+            quality=_half_width(deviation, dof, summary.replicates),
             rests_on="repeats",
         )
     is_told = profile.measured.get("replicates") is not None
@@ -269,8 +270,10 @@ def _summary_of(profile: Profile, records: Sequence[TrialRecord]) -> ConfigSumma
     """
     config = hardware_config(profile)
     found = next((s for s in summarise(records, with_intervals=False) if s.config == config), None)
-    if found is None or found.sps is None or profile.expected_sps is None or found.contaminated:
+    if found is None or found.sps is None or profile.expected_sps is None:
         return None
+    if found.contaminated and not is_noisy(records):
+        return None  # the spread is that of undisturbed measurements
     return found if math.isclose(found.sps, profile.expected_sps, rel_tol=1e-9) else None
 
 

@@ -42,6 +42,17 @@ MAX_ROUNDS = 5
 """A measurement can move the choice to another config; after so many moves it is left there."""
 
 
+def choose_from(
+    records: Sequence[TrialRecord], references: References, *, min_feasible: int
+) -> dict[str, Choice]:
+    """Choose the profiles' configs from a study's measurements.
+
+    Raises:
+        ExportRefused: quality was not measured, or too few configs are feasible or acceptable.
+    """
+    return choose(contest_of(records, references, min_feasible=min_feasible))
+
+
 def contest_of(
     records: Sequence[TrialRecord], references: References, *, min_feasible: int
 ) -> Contest:

@@ -87,16 +87,17 @@ def transfer(
     config = transfer_config(profile, flags)
     config = config.model_copy(update={"storage": complete(config.storage)})
     study, hardware = _told(profile.measured, "study"), _told(profile.hardware, "name")
+    study, hardware = study or profile.profile, hardware or "hardware not told"
     origin = {
-        "study": study or profile.profile,
+        "study": study,
         "profile": profile.profile,
-        "hardware": hardware or "hardware not told",
+        "hardware": hardware,
         "date": _told(profile.measured, "date"),
     }
-    chosen = name or f"{origin['study'].partition(GROUP_MARK)[0]}{SUFFIX}"
+    chosen = name or f"{study.partition(GROUP_MARK)[0]}{SUFFIX}"
     say(
-        f"{chosen}: {len(config.only or ())} configs of the front of {origin['study']}, measured "
-        f"on {origin['hardware']}; speed, memory and learning are all measured anew here"
+        f"{chosen}: {len(config.only or ())} configs of the front of {study}, measured on "
+        f"{hardware}; speed, memory and learning are all measured anew here"
     )
     return chosen, config, start(config, chosen, say=say, facts={TRANSFERRED_FROM: origin})
 

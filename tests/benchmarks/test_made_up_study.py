@@ -15,8 +15,7 @@ from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
 from tuner.aggregate import NUMBERS, final_scores, hardware_of, summarise
 from tuner.config import StudyConfig
-from tuner.finalists import contest_of
-from tuner.profiles import choose
+from tuner.finalists import choose_from
 from tuner.report.html import write_html
 from tuner.report.overview import status_document
 from tuner.report.publish import show_in_dashboard
@@ -64,7 +63,7 @@ def test_the_next_config_comes_from_a_space_of_a_hundred_thousand(config: StudyC
 
 def test_every_profile_rests_on_two_measurements(config: StudyConfig) -> None:
     with Telemetry(config.storage_url("many"), create=False) as telemetry:
-        choices = choose(contest_of(telemetry.records("many"), REFERENCES, min_feasible=3))
+        choices = choose_from(telemetry.records("many"), REFERENCES, min_feasible=3)
     assert min(choice.summary.replicates for choice in choices.values()) >= 2
 
 

@@ -201,7 +201,11 @@ def _ratio(found: Contrast) -> str:
         return f"env-steps/s: {_why_none(found)}"
     if found.low is None:
         return f"env-steps/s: {found.value:.2f} ×; {found.reason}"
-    bounds = f"{found.low:.2f}–{found.high:.2f}" if found.high is not None else "no upper end"
+    bounds = (
+        f"{found.low:.2f}–{found.high:.2f}"
+        if found.high is not None
+        else f"{found.low:.2f} or more"
+    )
     words = SPEED_WORDS.get(found.verdict, found.verdict)
     return f"env-steps/s: {found.value:.2f} × ({bounds}): {words}"
 
