@@ -118,6 +118,9 @@ class SpaceSettings(Settings):
     num_steps: Choices = Field(None, description="choices, as 128,256")
     num_minibatches: Choices = Field(None, description="choices, as 4,8")
     num_epochs: Choices = Field(None, description="choices, as 4,8")
+    only: Annotated[tuple[HardwareConfig, ...] | None, BeforeValidator(parse.hardware_list)] = (
+        Field(None, description="try these combinations alone, as 512,16,8,2;64,64,4,4")
+    )
     baseline: Annotated[HardwareConfig | None, BeforeValidator(parse.hardware)] = Field(
         None, description="what you run today, as 2048,128,8,4"
     )
@@ -213,7 +216,8 @@ class StudyConfig(
         on_gpu = device_kind == "gpu"
         space = GPU_SPACE if on_gpu else CPU_SPACE
         filled: dict[str, Any] = {
-            name: getattr(self, name) or choices for name, choices in space.choices().items()
+            name: getattr(self, name) or self._used(name) or choices
+            for name, choices in space.choices().items()
         }
         filled["baseline"] = self.baseline or (GPU_BASELINE if on_gpu else CPU_BASELINE)
         if self.trainer is None:
@@ -227,7 +231,11 @@ class StudyConfig(
         choices = {name: getattr(self, name) for name in DIMENSIONS}
         if any(value is None for value in choices.values()):
             raise ValueError("a config must be resolved before its space is known")
-        return SearchSpace(**choices)
+        return SearchSpace(**choices, only=None if self.only is None else frozenset(self.only))
+
+    def _used(self, dimension: str) -> tuple[int, ...]:
+        """Return the choices that the configs of `only` make of a dimension, none without it."""
+        return tuple(sorted({getattr(config, dimension) for config in self.only or ()}))
 
     def workload(self) -> Workload:
         """Return what a child needs to know of a resolved config."""
@@ -271,6 +279,8 @@ class StudyConfig(
         data = self.model_dump(mode="json")
         if self.baseline is not None:
             data["baseline"] = list(self.baseline.as_dict().values())
+        if self.only is not None:
+            data["only"] = [list(config.as_dict().values()) for config in self.only]
         if self.storage is not None:
             from storage.database import hide_password
 

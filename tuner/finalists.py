@@ -19,7 +19,15 @@ from tuner.aggregate import ConfigSummary, hardware_of, summarise
 from tuner.errors import ExportRefused
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
-from tuner.profiles import Choice, Contest, ProfileContext, choose, contest_between, document
+from tuner.profiles import (
+    TRANSFERRED_FROM,
+    Choice,
+    Contest,
+    ProfileContext,
+    choose,
+    contest_between,
+    document,
+)
 from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
@@ -102,10 +110,10 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     """Write the three profiles and return their files.
 
     Raises:
-        ExportRefused: see `choose_from`.
+        ExportRefused: see `contest_of`.
         OSError: the folder cannot be written.
     """
-    choices = _choices(session)
+    contest = _contest(session)
     known = study_facts(session.study)
     refuse_other_data(
         known.get("data", {}),
@@ -114,8 +122,8 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
         "put them back before profiles are written",
     )
     paths = []
-    for choice in choices.values():
-        data = document(choice, context=_context(session, choice))
+    for choice in choose(contest).values():
+        data = document(choice, context=_context(session, choice, contest))
         notes = [data["notes"], *known.get("environment_notes", ())]
         notes += reservations
         if choice.summary.replicates < 2 and not reservations:
@@ -125,10 +133,10 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     return paths
 
 
-def _choices(session: Session) -> dict[str, Choice]:
+def _contest(session: Session) -> Contest:
     if session.references is None:
         raise ExportRefused("profiles must have a calibrated study, but got none; resume it first")
-    return choose_from(
+    return contest_of(
         session.records(), session.references, min_feasible=session.config.min_feasible
     )
 
@@ -137,7 +145,7 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
     """Return the chosen configs that have only one measurement that counts.
 
     Raises:
-        ExportRefused: see `choose_from`.
+        ExportRefused: see `contest_of`.
     """
     attempts: dict[int, int] = {}
     crashed: set[int] = set()
@@ -146,7 +154,7 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
             crashed.add(record.trial)  # a first crash is no verdict on the config
         elif record.status != Interrupted.status:
             attempts[record.trial] = attempts.get(record.trial, 0) + 1
-    chosen = {c.summary.config: c.summary for c in _choices(session).values()}
+    chosen = {c.summary.config: c.summary for c in choose(_contest(session)).values()}
     return [
         s
         for s in chosen.values()
@@ -198,7 +206,20 @@ def _quality_scale(session: Session, records: Sequence[TrialRecord]) -> dict[str
     }
 
 
-def _context(session: Session, choice: Choice) -> ProfileContext:
+def _origin(session: Session, contest: Contest) -> dict[str, Any]:
+    """Return what `tuner.transfer` needs to measure the front anew on another machine."""
+    baseline, references = session.config.baseline, session.references
+    if baseline is None or references is None:
+        return {}
+    return {
+        "budget_env_steps": references.env_steps,
+        "weights": list(references.weights.as_dict().values()),
+        "baseline": list(baseline.as_dict().values()),
+        "front": [list(c.summary.config.as_dict().values()) for c in contest.front],
+    }
+
+
+def _context(session: Session, choice: Choice, contest: Contest) -> ProfileContext:
     config, facts = session.config, study_facts(session.study)
     records, study = session.records(), session.study.study_name
     return ProfileContext(
@@ -212,6 +233,8 @@ def _context(session: Session, choice: Choice) -> ProfileContext:
             "blocks": len(session.table.curve(study, choice.summary.trial)),
             "probe": probe_of(records, choice.summary),
             **_quality_scale(session, records),
+            **_origin(session, contest),
+            **{name: facts[name] for name in (TRANSFERRED_FROM,) if name in facts},
         },
         device=facts["hardware"]["kind"],
         learning_rate=config.learning_rate_for(choice.summary.config)

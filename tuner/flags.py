@@ -34,10 +34,17 @@ STUDY = (
 """What `start` and `resume` can be told."""
 TRAINING = (TrainingSettings, WorkloadSettings, MarketSettings)
 """What `train` can be told."""
+TRANSFER = (StopSettings, MeasureSettings, PlaceSettings)
+OF_A_TRANSFER = ("baseline", "baseline_replicates")
+"""What `transfer` can be told, and which settings of the space; all others are the profile's."""
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a switch as its value."""
 
-_PARTS: dict[str, tuple[type[Settings], ...]] = {"study": STUDY, "training": TRAINING}
+_PARTS: dict[str, tuple[type[Settings], ...]] = {
+    "study": STUDY,
+    "training": TRAINING,
+    "transfer": TRANSFER,
+}
 
 
 def add_flags(command: Callable[..., None]) -> None:
@@ -46,8 +53,11 @@ def add_flags(command: Callable[..., None]) -> None:
     All flags take text: `tuner.settings` reads it as it reads the values of a file, so that both
     are checked by the same rules and refused in the same words.
     """
-    parts = _PARTS[command.settings]  # type: ignore[attr-defined]
-    add_options(command, [_parameter(name, field) for name, field in _fields(parts)])
+    kind = command.settings  # type: ignore[attr-defined]
+    named = _fields(_PARTS[kind])
+    if kind == "transfer":
+        named = [(name, SpaceSettings.model_fields[name]) for name in OF_A_TRANSFER] + named
+    add_options(command, [_parameter(name, field) for name, field in named])
 
 
 def with_values(arguments: list[str]) -> list[str]:

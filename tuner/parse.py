@@ -131,6 +131,19 @@ def hardware(value: object) -> object:
     return config
 
 
+def hardware_list(value: object) -> object:
+    """Return the configs of `512,16,8,2;64,64,4,4`, sorted and without repeats."""
+    if value is None:
+        return None
+    items = [i for i in value.split(";") if i.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError("must be configs, such as 512,16,8,2;64,64,4,4")
+    configs = [config for item in items if isinstance(config := hardware(item), HardwareConfig)]
+    if len(configs) < len(items):
+        raise ValueError("must be configs, such as 512,16,8,2;64,64,4,4")
+    return tuple(sorted(set(configs)))
+
+
 def env_params(value: object) -> dict[str, object]:
     """Return the mapping of `key=value` items; values are read as YAML scalars."""
     if value is None:

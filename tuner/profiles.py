@@ -16,6 +16,8 @@ from tuner.pareto import pareto_front
 from tuner.profile_rules import PICKERS, QUALITY_FLOOR, Candidate, Rules, util_limit_of
 
 PROFILE_NAMES = tuple(PICKERS)
+TRANSFERRED_FROM = "transferred_from"
+"""The fact of a study, and the key in `measured`, that says whose front it tried: `transfer`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,16 @@ DIMENSIONS = tuple(field.name for field in fields(HardwareConfig))
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """The choices of each dimension, sorted and without repeats."""
+    """The choices of each dimension, sorted and without repeats.
+
+    `only` leaves these of their combinations; None leaves all.
+    """
 
     num_envs: tuple[int, ...]
     num_steps: tuple[int, ...]
     num_minibatches: tuple[int, ...]
     num_epochs: tuple[int, ...]
+    only: frozenset[HardwareConfig] | None = None
 
     def choices(self) -> dict[str, tuple[int, ...]]:
         """Return the choices by dimension, in the order of `DIMENSIONS`."""
@@ -78,7 +82,8 @@ class SearchSpace:
 @lru_cache(maxsize=8)
 def _configs(space: SearchSpace) -> tuple[HardwareConfig, ...]:
     combinations = itertools.product(*space.choices().values())
-    return tuple(config for c in combinations if (config := HardwareConfig(*c)).is_valid)
+    valid = (config for c in combinations if (config := HardwareConfig(*c)).is_valid)
+    return tuple(config for config in valid if space.only is None or config in space.only)
 
 
 @lru_cache(maxsize=8)

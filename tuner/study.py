@@ -63,18 +63,22 @@ from tuner.workload import data_facts, refuse_other_data
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
 
-def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
-    """Create a study and run it to its end.
+def start(
+    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+) -> Ending:
+    """Create a study and run it to its end; `facts` are stored on it as they are.
 
     Raises:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
     require_name(name)
-    return begin(config, name, say=say)
+    return begin(config, name, say=say, facts=facts)
 
 
-def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
+def begin(
+    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+) -> Ending:
     """Create a study, or the group of one for other hardware, and run it to its end."""
     started = time.monotonic()
     url = config.storage_url(name)
@@ -94,15 +98,19 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
                 )
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
+            to_keep = {
+                **(facts or {}),
+                "hardware": hardware_facts(bench, probed),
+                "util_source": bench.device.util_source,
+                "versions": probed["versions"],
+                "data": data,
+                "fingerprint": fingerprint(config, probed["versions"], data),
+                "config": config.as_data(),  # the last: with it the study has begun
+            }
             with optuna_faults_of(url):
                 study = create_study(database, name, sampler=sampler, pruner=pruner)
-                set_study_fact(study, "hardware", hardware_facts(bench, probed))
-                set_study_fact(study, "util_source", bench.device.util_source)
-                set_study_fact(study, "versions", probed["versions"])
-                set_study_fact(study, "data", data)
-                code = fingerprint(config, probed["versions"], data)
-                set_study_fact(study, "fingerprint", code)
-                set_study_fact(study, "config", config.as_data())
+                for fact, value in to_keep.items():
+                    set_study_fact(study, fact, value)
             discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())

@@ -9,6 +9,15 @@ import sys
 from typing import TextIO
 
 _GONE = (errno.EPIPE, errno.EIO)
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+"""Characters that could move the cursor or worse."""
+
+
+def printable(text: str) -> str:
+    """Return a text that may quote a file from anyone, with its control characters spelled out."""
+    return text.translate(_CONTROLS)
 
 
 class _Forgiving(io.FileIO):

@@ -60,7 +60,7 @@ class Plan:
         facts = workload_facts(self.config, {}, data_facts(self.config))
         if facts["lr_schedule"] == "linear" and facts["lr_anneal_env_steps"] is None:
             facts["lr_anneal_env_steps"] = self.settings.total_steps
-        flat = _flat(facts).items()
+        flat = flat_facts(facts).items()
         shared = {name: value for name, value in flat if name not in ("hash", *PLACES)}
         return {**self.hardware.as_dict(), "seed": self.settings.seed, **shared}
 
@@ -233,7 +233,7 @@ def _differences(profile: Profile, config: StudyConfig) -> tuple[str, ...]:
     here = workload_facts(config, {}, data_facts(config))
     if not stored:
         return ("the profile does not say what it was measured on",)
-    then, now = _flat(stored), _flat(here)
+    then, now = flat_facts(stored), flat_facts(here)
     names = [name for name in then if name.partition(".")[0] in here]
     names += [name for name in now if name.partition(".")[0] in stored]
     found = [
@@ -255,12 +255,12 @@ def _difference(name: str, measured: object, here: object) -> str:
     return f"{name} was {measured!r} when it was measured, and is {here!r} here"
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested facts by dotted names, as JSON would give them back."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= flat_facts(value, f"{prefix}{name}.")
         else:
             plain = list(value) if isinstance(value, tuple) else value
             flat[f"{prefix}{name}"] = None if plain == {} else plain

@@ -55,6 +55,9 @@ WRONG = {
     "slash in the name": (("start", "a/b"), "letters, digits, '-', '_' and '.'"),
     "name of a parent": (("start", ".."), "not start with '.'"),
     "slash in the name to resume": (("resume", "../x"), "letters, digits"),
+    "one profile to compare": (("compare", "nowhere"), "NAME/balanced"),
+    "no profile to transfer": (("transfer", "nowhere.yaml"), "'nowhere.yaml'"),
+    "config of a list": (("start", "--only", "8,16;8,16,2,2"), "such as 2048,128,8,4"),
     "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
 }
 

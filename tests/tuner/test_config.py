@@ -55,6 +55,10 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "baseline": (
         "16,16,2,2", [8, 8, 2, 1], HardwareConfig(16, 16, 2, 2), HardwareConfig(8, 8, 2, 1)
     ),
+    "only": (
+        "16,16,2,2; 8,8,2,1", [[8, 8, 2, 1]],
+        (HardwareConfig(8, 8, 2, 1), HardwareConfig(16, 16, 2, 2)), (HardwareConfig(8, 8, 2, 1),),
+    ),
     "baseline_replicates": ("4", 5, 4, 5),
     "trials": ("7", 8, 7, 8),
     "budget": ("45m", "1h", 2700.0, 3600.0),

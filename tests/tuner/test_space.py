@@ -55,6 +55,14 @@ def test_a_batch_that_does_not_divide_is_not_in_the_space() -> None:
     assert space.configs() == [HardwareConfig(3, 5, 3, 1), HardwareConfig(4, 5, 2, 1)]
 
 
+def test_only_leaves_these_combinations_of_the_choices() -> None:
+    wanted = frozenset({HardwareConfig(8, 16, 2, 1), HardwareConfig(16, 8, 2, 1)})
+    outside = HardwareConfig(64, 8, 2, 1)
+    space = SearchSpace((8, 16), (8, 16), (2,), (1,), only=wanted | {outside})
+    assert space.configs() == sorted(wanted)
+    assert space.config_set() == wanted
+
+
 @given(spaces)
 def test_configs_are_exactly_the_valid_combinations_in_order(space: SearchSpace) -> None:
     combinations = itertools.product(*(getattr(space, name) for name in DIMENSIONS))

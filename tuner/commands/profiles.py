@@ -1,4 +1,4 @@
-"""The commands about profiles: export, validate, train."""
+"""The commands about profiles: export, compare, transfer, validate, train."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,19 @@ from tuner.commands.shared import AsJson, Name, RunsDir, Storage, print_json, sa
 from tuner.errors import UsageError
 
 app = typer.Typer()
+
+OwnEnv = Annotated[
+    str | None, typer.Option(metavar="FACTORY", help="The environment, if it is your own.")
+]
+OwnTrainer = Annotated[
+    str | None, typer.Option(metavar="FACTORY", help="The trainer, if it is your own.")
+]
+MovedData = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where the bars are now, if elsewhere.")
+]
+MovedFinerData = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where the finer bars are now.")
+]
 
 
 @app.command(epilog="Example: tuner export demo -o profiles")
@@ -31,24 +44,73 @@ def export(
         print(path)
 
 
+@app.command(epilog="Example: tuner compare demo/balanced demo/max_gpu elsewhere/balanced.yaml")
+def compare(
+    profiles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROFILE",
+            help="A profile's file; NAME for all three of a study; NAME/balanced for one.",
+        ),
+    ],
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Put profiles side by side, and say what can be told of each against the first.
+
+    Measures nothing: a difference that the recorded intervals leave open stays open.
+    """
+    from tuner.comparison import compare as compare_profiles
+    from tuner.report.comparison import print_comparison
+
+    found = compare_profiles(profiles, runs_dir)
+    print_json(found.as_dict()) if as_json else print_comparison(found)
+
+
+@app.command(epilog="Example: tuner transfer elsewhere/balanced.yaml here --budget 30m")
+@takes_settings("transfer")
+def transfer(
+    profile: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="A profile's file, or a study's NAME.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Of the new study [default: STUDY-transfer]."),
+    ] = None,
+    env: OwnEnv = None,
+    trainer: OwnTrainer = None,
+    data: MovedData = None,
+    finer_data: MovedFinerData = None,
+    **settings: object,
+) -> None:
+    """Measure the front of a profile's study on this machine: a short study, three profiles.
+
+    The profile names the configs, the baseline, the workload and the budget. Speed, memory and
+    learning are all measured here: nothing is taken over from the other machine. Code of your own
+    is run only if you name it here.
+    """
+    from tuner.commands.searching import end
+    from tuner.profile_sources import resolve
+    from tuner.transfer import transfer as transfer_front
+
+    source = resolve(profile, Path(str(settings.get("runs_dir") or "runs")))[0]
+    own = {"env": env, "trainer": trainer, "data": data, "finer_data": finer_data}
+    chosen, config, ending = transfer_front(source, name, {**settings, **own}, say=say)
+    if ending.profiles:
+        say(f"side by side: tuner compare {source.name} {chosen}")
+    end(chosen, config, ending)
+
+
 @app.command(epilog="Example: tuner validate runs/demo/profiles/balanced.yaml")
 def validate(
     profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="A profile's file.")],
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="Loss that still counts as holding.")
     ] = "10%",
-    env: Annotated[
-        str | None, typer.Option(metavar="FACTORY", help="The environment, if it is your own.")
-    ] = None,
-    trainer: Annotated[
-        str | None, typer.Option(metavar="FACTORY", help="The trainer, if it is your own.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the bars are now, if elsewhere.")
-    ] = None,
-    finer_data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the finer bars are now.")
-    ] = None,
+    env: OwnEnv = None,
+    trainer: OwnTrainer = None,
+    data: MovedData = None,
+    finer_data: MovedFinerData = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:

@@ -51,13 +51,15 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one trial in full; without TRIAL, the history of the study's profiles."""
-    from tuner.report import details
-
     places = {"runs_dir": str(runs_dir), "storage": storage}
     if trial is None:
-        history = details.profile_history(name, places)
-        print_json(history) if as_json else details.print_history(history)
+        from tuner.report.history import print_history, profile_history
+
+        history = profile_history(name, places)
+        print_json(history) if as_json else print_history(history)
     else:
+        from tuner.report import details
+
         document = details.trial_document(name, trial, places)
         print_json(document) if as_json else details.print_trial(document)
 

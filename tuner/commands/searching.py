@@ -32,7 +32,7 @@ def start(
     from tuner.study import start as start_study
 
     ending = start_study(loaded, name, say=say)
-    _end(name, loaded, ending)
+    end(name, loaded, ending)
 
 
 @app.command(epilog="Example: tuner resume demo --budget 10m")
@@ -43,7 +43,7 @@ def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> N
     from tuner.study import resume as resume_study
 
     ending = resume_study(name, settings, allow_mixed=allow_mixed, say=say)
-    _end(name, find(name, settings)[0], ending)
+    end(name, find(name, settings)[0], ending)
 
 
 @app.command(epilog="Example: tuner worker demo --storage postgresql+psycopg://tuner@host/db")
@@ -70,7 +70,7 @@ def worker(
     raise typer.Exit(EXIT_INTERRUPTED if reason == INTERRUPTED else 0)
 
 
-def _end(name: str, config: "StudyConfig", ending: Any) -> None:
+def end(name: str, config: "StudyConfig", ending: Any) -> None:
     """Print the summary of a study and leave with its exit code."""
     from tuner.report.publish import publish
     from tuner.report.summary import print_report

@@ -11,14 +11,10 @@ import typer
 
 from tuner.address import hide_in_text
 from tuner.interrupts import own_slot
+from tuner.terminal import printable
 
 if TYPE_CHECKING:
     from tuner.config import StudyConfig
-
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
-}
-"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -37,8 +33,8 @@ Storage = Annotated[
 Command = Callable[..., None]
 
 
-def takes_settings(kind: Literal["study", "training"]) -> Callable[[Command], Command]:
-    """Return a decorator for a command whose `**settings` are the fields of a study or training.
+def takes_settings(kind: Literal["study", "training", "transfer"]) -> Callable[[Command], Command]:
+    """Return a decorator for a command whose `**settings` are the fields that `kind` may be told.
 
     `tuner.flags` gives it its flags, once it is the command that is run: a flag for every field
     needs the settings' types, and these take longer to import than a `--help` should.
@@ -70,7 +66,7 @@ def say(line: str) -> None:
     """
     slot = own_slot()
     told = line if slot is None else f"[{slot}] {line}"
-    whole = f"{hide_in_text(told).translate(_CONTROLS)}\n"  # in one write: threads say lines too
+    whole = f"{printable(hide_in_text(told))}\n"  # in one write: threads say lines too
     print(whole, end="", file=sys.stderr, flush=True)
 
 

@@ -1,12 +1,10 @@
-"""One trial in full, and the history of a study's profiles."""
+"""One trial in full."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from storage.profile_files import read
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.errors import UsageError
@@ -79,29 +77,6 @@ def print_trial(document: Mapping[str, Any]) -> None:
     console.print(f"{'log':<20} {document['log'] or 'none on this machine'}", markup=False)
 
 
-def profile_history(name: str, places: Mapping[str, object]) -> list[dict[str, Any]]:
-    """Return the profiles of a study, present ones and earlier ones, oldest first."""
-    config, _ = find(name, places)
-    folder = config.profiles_folder(name)
-    files = sorted(folder.glob("history/*.yaml")) + sorted(folder.glob("*.yaml"))
-    return sorted((_history_entry(path) for path in files), key=lambda e: str(e["date"]))
-
-
-def print_history(history: list[dict[str, Any]]) -> None:
-    """Print a line for each profile."""
-    console = Console(highlight=False)
-    if not history:
-        console.print("no profiles yet; see tuner status, or tuner export")
-    for entry in history:
-        config = "x".join(str(entry[key]) for key in ("num_envs", "num_steps"))
-        console.print(
-            f"{entry['date'] or '–'}  {entry['profile']:<11} {config} "
-            f"mb{entry['num_minibatches']} ep{entry['num_epochs']}  "
-            f"{number(entry['expected_sps'], ',.0f')} env-steps/s  {entry['file']}",
-            markup=False,
-        )
-
-
 def sparkline(values: list[float], width: int = 32) -> str:
     """Return a line of bars for a series, at most `width` of them."""
     picked = (
@@ -116,17 +91,6 @@ def sparkline(values: list[float], width: int = 32) -> str:
 def _with_error(record: TrialRecord) -> dict[str, Any]:
     """Return a record's fields with what follows from them."""
     return {**record.as_dict(), "memory_error": memory_error(record)}
-
-
-def _history_entry(path: Path) -> dict[str, Any]:
-    profile = read(path)
-    keys = ("profile", "num_envs", "num_steps", "num_minibatches", "num_epochs", "expected_sps")
-    values = profile.as_dict()
-    return {
-        **{key: values[key] for key in (*keys, "final_score", "quality_score", "reason")},
-        "date": profile.measured.get("date"),
-        "file": str(path),
-    }
 
 
 def _short(value: object) -> str:

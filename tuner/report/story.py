@@ -11,6 +11,7 @@ from storage.profile import Profile
 from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, hardware_of, observed_spread
 from tuner.contamination import is_noisy
+from tuner.profiles import TRANSFERRED_FROM
 from tuner.report.numbers import number
 from tuner.report.reading import StudyReading
 from tuner.roofline import UNEXPLAINED, Roofline, busy_but_idle
@@ -85,6 +86,12 @@ def reservations(study: StudyReading) -> list[str]:
             f"{study.config.workers} workers measured at once on one CPU: sharing caches and "
             "memory bandwidth, configs ran slower in the search than alone; the baseline and the "
             "profiles' second measurements had the others idle"
+        )
+    origin = study.facts.get(TRANSFERRED_FROM)
+    if origin is not None:
+        lines.append(
+            f"a transfer: tried the front of {origin['study']} (measured on {origin['hardware']}) "
+            "and nothing else; every figure was measured here"
         )
     lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
     lines.append(how_it_ended(study))

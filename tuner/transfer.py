@@ -1,0 +1,156 @@
+"""The front of a study, measured anew on this machine: a new study of these configs alone.
+
+Apart from `start` because nothing is chosen here: workload, budget, baseline and configs are a
+profile's, and so one small file is all that must travel. Everything is measured here, learning
+too: on another device a config may train otherwise, and what was measured elsewhere would be
+passed off as this machine's.
+"""
+
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from storage.profile import Profile
+from tuner.address import complete
+from tuner.bench import Say
+from tuner.comparability import figure
+from tuner.config import GROUP_MARK, StudyConfig
+from tuner.errors import UsageError
+from tuner.profile_sources import Source
+from tuner.profiles import TRANSFERRED_FROM
+from tuner.run import Ending
+from tuner.settings import load_config
+from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.study import start
+from tuner.terminal import printable
+from tuner.workload import config_of, hardware_config
+
+SUFFIX = "-transfer"
+MOST_CHARACTERS = 100
+
+
+def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfig:
+    """Return the settings of a study that measures the front of a profile's study.
+
+    The front, the baseline, the budget and the weights are in the profile's `measured`; one that
+    was written by hand has its own config alone, and the defaults of this machine.
+
+    Args:
+        profile: of any machine.
+        flags: settings of the new study that change neither workload nor space: a baseline, when
+            to stop, how and where to measure; `env`, `trainer` and `data` as in `config_of`.
+
+    Raises:
+        UsageError: the profile does not say enough, or code that no flag names.
+        Refused: the workload or its learning rate was edited since it was measured.
+    """
+    config = config_of(profile, flags)
+    given = {name for name, value in flags.items() if value not in (None, [], ())}
+    measured = profile.measured
+    recorded = _recorded(measured, "baseline", "baseline")
+    baseline = config.baseline if "baseline" in given else recorded
+    front = {*(_recorded(measured, "front", "only") or ()), hardware_config(profile)}
+    changes: dict[str, Any] = {
+        **dict.fromkeys(DIMENSIONS),  # those of the front
+        "only": tuple(sorted(front)),
+        "baseline": baseline,
+    }
+    if profile.learning_rate is not None and profile.lr_scaling == "sqrt":
+        changes["lr_scaling"] = "sqrt"
+        changes["learning_rate"] = _rate_at_baseline(profile, baseline, recorded)
+    if "env_steps" not in given:
+        changes["env_steps"] = _budget(measured)
+    if "min_feasible" not in given:
+        configs = front if baseline is None else front | {baseline}
+        changes["min_feasible"] = min(config.min_feasible, len(configs))
+    if "min_trials" not in given:
+        changes["min_trials"] = max(config.min_trials, len(front) + 1)  # patience cuts no front
+    if "weights" not in given:
+        changes["weights"] = _recorded(measured, "weights", "weights") or config.weights
+    return config.model_copy(update=changes)
+
+
+def transfer(
+    source: Source, name: str | None, flags: Mapping[str, object], *, say: Say
+) -> tuple[str, StudyConfig, Ending]:
+    """Measure the front of a profile's study on this machine, as a study, to its end.
+
+    Returns:
+        The study's name, its settings and how it ended.
+
+    Raises:
+        TunerError: see `transfer_config` and `tuner.errors`.
+        StorageError: see `storage.errors`; among them `StudyExists`.
+    """
+    profile = source.profile
+    config = transfer_config(profile, flags)
+    config = config.model_copy(update={"storage": complete(config.storage)})
+    study, hardware = _told(profile.measured, "study"), _told(profile.hardware, "name")
+    study, hardware = study or profile.profile, hardware or "hardware not told"
+    origin = {
+        "study": study,
+        "profile": profile.profile,
+        "hardware": hardware,
+        "date": _told(profile.measured, "date"),
+    }
+    chosen = name or f"{study.partition(GROUP_MARK)[0]}{SUFFIX}"
+    say(
+        f"{chosen}: {len(config.only or ())} configs of the front of {study}, measured on "
+        f"{hardware}; speed, memory and learning are all measured anew here"
+    )
+    return chosen, config, start(config, chosen, say=say, facts={TRANSFERRED_FROM: origin})
+
+
+def _recorded(measured: Mapping[str, Any], key: str, setting: str) -> Any:
+    """Return what a profile's study recorded for a setting, None where it did not.
+
+    Raises:
+        UsageError: it is no value of that setting.
+    """
+    value = measured.get(key)
+    if value is None:
+        return None
+    try:
+        return getattr(load_config({setting: value}, {}), setting)
+    except UsageError:
+        raise UsageError(
+            f"a profile's measured.{key} must be as `tuner export` writes it, but got "
+            f"{reprlib.repr(value)}; export it anew"
+        ) from None
+
+
+def _budget(measured: Mapping[str, Any]) -> int | None:
+    """Return the env-steps of every trial, None for the default of this machine's space."""
+    for name in ("budget_env_steps", "env_steps"):
+        steps = figure(measured, name)
+        if steps is not None and steps >= 1:
+            return int(steps)
+    return None
+
+
+def _rate_at_baseline(
+    profile: Profile, baseline: HardwareConfig | None, recorded: HardwareConfig | None
+) -> float:
+    """Return the learning rate at a baseline that gives the profile's config its own by √.
+
+    Raises:
+        UsageError: there is no baseline to scale from.
+    """
+    if baseline is None or profile.learning_rate is None:
+        raise UsageError(
+            "--baseline must be given where the learning rate is scaled from it, but this profile "
+            "does not name it; add --baseline 2048,128,8,4, say"
+        )
+    scalars = profile.workload.get("ppo") or {}
+    if baseline == recorded and isinstance(rate := scalars.get("learning_rate"), float):
+        return rate
+    ratio = baseline.minibatch_size / hardware_config(profile).minibatch_size
+    return profile.learning_rate * math.sqrt(ratio)
+
+
+def _told(facts: Mapping[str, Any], name: str) -> str | None:
+    """Return a text of a profile, which anyone may have written, fit to be shown."""
+    value = facts.get(name)
+    is_text = isinstance(value, str) and bool(value.strip())
+    return printable(" ".join(str(value).split()))[:MOST_CHARACTERS] if is_text else None
