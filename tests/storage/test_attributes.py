@@ -114,6 +114,18 @@ def test_an_interrupted_measurement_is_adopted_once_and_gives_way(
     assert adopt(study, telemetry) == [record]
 
 
+def test_a_measurement_that_arrives_late_outlives_the_word_that_it_was_cut_off(
+    study: optuna.Study, telemetry: Telemetry, make_record: MakeRecord
+) -> None:
+    """One process looked for it, another saved it, and then the first one wrote."""
+    kept, record = AttributeTelemetry(study), make_record(trial=study.ask().number)
+    kept.save("demo", record)
+    kept.save("demo", replace(record, status="interrupted"))
+    assert AttributeTelemetry(study).records("demo") == [record]
+    assert adopt(study, telemetry)[-1] == record
+    assert telemetry.records("demo") == [record]
+
+
 def test_a_measurement_that_is_not_whole_is_none(
     study: optuna.Study, telemetry: Telemetry, make_record: MakeRecord
 ) -> None:

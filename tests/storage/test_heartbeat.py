@@ -225,6 +225,13 @@ def test_a_process_of_this_machine_is_known_to_be_gone(is_reaped: bool) -> None:
     assert not is_dead_here(_trial())
 
 
+def test_a_living_process_of_this_machine_is_not_dead_by_the_clock(study: optuna.Study) -> None:
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+    beat = {**new_beat("b", 1), "utc": long_ago}  # the machine slept, or its clock was set
+    study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs={BEAT_ATTR: beat}))
+    assert dead_trials(study) == []
+
+
 def test_one_look_finds_those_that_have_been_silent_for_long(study: optuna.Study, url: str) -> None:
     now = datetime.now(UTC)
     for silent_s in (0, LONG_SILENCE_S - 10, LONG_SILENCE_S + 10):

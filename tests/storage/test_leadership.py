@@ -36,13 +36,25 @@ def test_a_second_leader_is_refused_until_the_first_is_killed(postgres_url: str)
         pass
 
 
-def test_a_leader_whose_server_forgets_it_ends_in_peace(postgres_url: str) -> None:
+def test_a_leader_whose_server_forgot_it_asks_again(postgres_url: str) -> None:
     engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with only_leader(postgres_url, "s"), engine.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+
+    def forget() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    with only_leader(postgres_url, "s") as make_sure:
+        make_sure()
+        forget()
+        make_sure()
+        with pytest.raises(AlreadyLed), only_leader(postgres_url, "s"):
+            pass
+        forget()
+        with only_leader(postgres_url, "s"), pytest.raises(AlreadyLed):
+            make_sure()
     engine.dispose()
 
 

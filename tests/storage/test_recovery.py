@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -13,12 +14,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from storage import recovery
 from storage.database import sqlite_url
 from storage.records import TrialRecord, record_from_dict
 from storage.recovery import (
     CONSTRAINT,
     RECORD_ATTR,
     close_trial,
+    is_surplus,
     is_taken_over,
     running_trials,
 )
@@ -171,6 +174,33 @@ def test_a_crash_is_queued_again_unless_it_is_the_last(
     assert state == (TrialState.PRUNED if is_last else TrialState.FAIL)
     assert study.trials[0].constraints == ({CONSTRAINT: 1.0} if is_last else {})
     assert [trial.state.name for trial in study.trials[1:]] == ([] if is_last else ["WAITING"])
+
+
+def test_a_trial_that_was_told_meanwhile_is_not_repeated(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker, thought dead, tells it between the queueing of its repetition and its end."""
+    trial = study.ask({"num_envs": CHOICES})
+    fail = recovery._fail
+
+    def told_first(*arguments: Any) -> None:
+        monkeypatch.setattr(recovery, "_fail", fail)
+        study.tell(trial.number, 0.5)
+        fail(*arguments)
+
+    monkeypatch.setattr(recovery, "_fail", told_first)
+    assert close_trial(study, 0, reason="killed") == TrialState.COMPLETE
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL"]
+
+
+def test_of_two_repetitions_the_later_one_is_surplus(study: optuna.Study) -> None:
+    _start(study)
+    for _ in range(2):  # as two processes do that look at the same time
+        marks = {recovery.RETRY_OF: 0, "fixed_params": {"num_envs": 16}}
+        study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=marks))
+    assert [is_surplus(study, number) for number in range(3)] == [False, False, True]
+    recovery._withdraw(study, study.trials[1])
+    assert not is_surplus(study, 2)
 
 
 def test_a_closed_trial_stays_as_it_is(study: optuna.Study, make_record: MakeRecord) -> None:
