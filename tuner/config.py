@@ -28,6 +28,7 @@ Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
+Files = Annotated[tuple[Path, ...] | None, BeforeValidator(parse.paths)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -145,6 +146,11 @@ class MeasureSettings(Settings):
     )
     sampler: Literal["auto", "tpe", "gp", "structured", "grid", "random"] = Field(
         "auto", description="how configs are proposed; gp needs the extra of that name"
+    )
+    warm_start: Files = Field(
+        None,
+        description="profiles to begin with: their configs, or the nearest of the space, are the "
+        "first trials (repeatable)",
     )
     pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")

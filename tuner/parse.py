@@ -7,6 +7,7 @@ Each function takes a string from a flag or a value from YAML and returns what t
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
@@ -62,6 +63,20 @@ def listed(value: object) -> object:
     if isinstance(value, str):
         return [item.strip() for item in value.split(",") if item.strip()]
     return [value] if isinstance(value, int | float) else value
+
+
+def paths(value: object) -> object:
+    """Return the paths of `a.yaml,b.yaml`, or of a list of such, made absolute.
+
+    A comma belongs to a path where there is such a file.
+    """
+    if value is None:
+        return None
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(item, str | Path) and str(item).strip() for item in items):
+        raise ValueError("must be files, such as balanced.yaml,max_gpu.yaml")
+    parts = [[item] if Path(item).exists() else str(item).split(",") for item in items]
+    return tuple(Path(str(p).strip()).absolute() for part in parts for p in part if str(p).strip())
 
 
 def positive_integers(value: object) -> object:

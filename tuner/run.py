@@ -12,6 +12,7 @@ from storage.heartbeat import Heartbeat
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, running_trials
 from storage.studies import set_study_fact, study_facts
+from tuner import warm_start
 from tuner.aggregate import hardware_of
 from tuner.calibration import (
     budget_env_steps,
@@ -70,6 +71,7 @@ def run(session: Session, crew: Crew) -> Ending:
     try:
         with heartbeat_of(session) as heartbeat, crew:
             calibrate(session)
+            warm_start.queue(session.study, facts)
             reason = lead(session, crew, heartbeat)
     except KeyboardInterrupt:
         reason = INTERRUPTED

@@ -55,6 +55,10 @@ WRONG = {
     "slash in the name": (("start", "a/b"), "letters, digits, '-', '_' and '.'"),
     "name of a parent": (("start", ".."), "not start with '.'"),
     "slash in the name to resume": (("resume", "../x"), "letters, digits"),
+    "profile that is not there": (
+        ("start", "--warm-start", "nowhere.yaml"),
+        "nowhere.yaml must be",
+    ),
     "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
 }
 

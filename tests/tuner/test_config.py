@@ -64,6 +64,10 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "min_trials": ("5", 6, 5, 6),
     "env_steps": ("4096", 8192, 4096, 8192),
     "sampler": ("grid", "random", "grid", "random"),
+    "warm_start": (
+        ["/a.yaml,/b.yaml", "/c.yaml"], ["/d.yaml"],
+        (Path("/a.yaml"), Path("/b.yaml"), Path("/c.yaml")), (Path("/d.yaml"),),
+    ),
     "pruner": ("median", "none", "median", "none"),
     "seed": ("3", 4, 3, 4),
     "weights": ("1,0,0", [0, 1, 1], (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)),
