@@ -28,6 +28,9 @@ Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
+Share = Annotated[
+    float | None, BeforeValidator(lambda value: None if value is None else parse.share(value))
+]
 Files = Annotated[tuple[Path, ...] | None, BeforeValidator(parse.paths)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,7 +138,12 @@ class StopSettings(Settings):
     min_gain: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="what counts as a gain of the score"
     )
-    min_trials: int = Field(20, ge=1, description="patience never ends a study before so many")
+    until_regret: Share = Field(
+        None, description="end when less than this share of the score is left to gain, as 1%"
+    )
+    min_trials: int = Field(
+        20, ge=1, description="neither patience nor a small regret ends a study before so many"
+    )
 
 
 class MeasureSettings(Settings):

@@ -51,7 +51,7 @@ def whole_number(value: object) -> object:
 
 def share(value: object) -> float:
     """Return the share, between 0 and 1, in `10%` or `0.1`."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(value))
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(%?)\s*", str(value))
     found = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < found < 1:
         raise ValueError("must be a share between 0 and 1, such as 10% or 0.1")

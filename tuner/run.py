@@ -4,7 +4,7 @@ Every step asks the tables where things stand, so that a process that was killed
 followed by one that goes on.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from optuna.trial import TrialState, create_trial
 
@@ -26,6 +26,7 @@ from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
 from tuner.objective import HARDWARE_ATTR, dashboard_attrs, fill_in_score
 from tuner.outcome import Completed, Interrupted, Pruned
+from tuner.outlook import outlook
 from tuner.references import References
 from tuner.search.sampler import config_of, distributions
 from tuner.session import Session
@@ -38,8 +39,9 @@ FEASIBLE = (Completed.status, Pruned.status)
 class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
-    `exit_code` and `refusal` say why there are no profiles, if there are none. `is_news` is false
-    of a study that had ended before.
+    `outlook` says what is believed still to be had, None where that is not known. `exit_code` and
+    `refusal` say why there are no profiles, if there are none. `is_news` is false of a study that
+    had ended before.
     """
 
     reason: str
@@ -48,6 +50,7 @@ class Ending:
     exit_code: int = 0
     notes: tuple[str, ...] = ()
     is_news: bool = True
+    outlook: str | None = None
 
 
 def run(session: Session, crew: Crew) -> Ending:
@@ -84,7 +87,8 @@ def run(session: Session, crew: Crew) -> Ending:
     if reason == INTERRUPTED:
         return Ending(reason, exit_code=5)
     session.say(f"search ended: {reason}")
-    ending = finish(session, reason)
+    left = outlook(session.records(), session.config.space())
+    ending = replace(finish(session, reason), outlook=None if left is None else str(left))
     if ending.exit_code != 5:
         set_study_fact(session.study, "ended", asdict(ending))
     return ending

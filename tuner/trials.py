@@ -63,6 +63,8 @@ def reason_now(session: Session) -> str | None:
         untried=num_untried(study, config.space()) + num_waiting(study),
         time_left_s=session.time_left_s(),
         running=len(running_trials(study)),
+        until_regret=config.until_regret,
+        space=config.space(),
     )
 
 

@@ -61,6 +61,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "timeout": ("90s", 60, 90.0, 60.0),
     "patience": ("3", 4, 3, 4),
     "min_gain": ("0.1", 0.2, 0.1, 0.2),
+    "until_regret": ("1%", 0.00001, 0.01, 0.00001),
     "min_trials": ("5", 6, 5, 6),
     "env_steps": ("4096", 8192, 4096, 8192),
     "sampler": ("grid", "random", "grid", "random"),

@@ -93,6 +93,8 @@ def print_status(document: Mapping[str, Any]) -> None:
     ended = document["ended"]
     if ended is not None:
         console.print(f"search    ended: {ended['reason']}", markup=False)
+        if ended.get("outlook"):
+            console.print(f"left      {ended['outlook']}", markup=False)
         if ended["refusal"]:
             console.print(f"profiles  none: {ended['refusal']}", markup=False)
 

@@ -87,14 +87,17 @@ def reservations(study: StudyReading) -> list[str]:
             "profiles' second measurements had the others idle"
         )
     lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
-    lines.append(how_it_ended(study))
+    lines += how_it_ended(study)
     return lines
 
 
-def how_it_ended(study: StudyReading) -> str:
-    """Return why the search ended, or that it has not."""
+def how_it_ended(study: StudyReading) -> list[str]:
+    """Return why the search ended and what is believed still to be had, or that it has not."""
     ended = study.facts.get("ended")
-    return f"search ended: {ended['reason']}" if ended else "the search has not ended"
+    if not ended:
+        return ["the search has not ended"]
+    left = ended.get("outlook")
+    return [f"search ended: {ended['reason']}", *([f"still to be had: {left}"] if left else [])]
 
 
 def noise(study: StudyReading) -> str:
