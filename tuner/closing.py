@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from storage.heartbeat import Heartbeat, dead_trials
 from storage.records import TrialRecord
 from storage.recovery import close_trial, queue_again
-from tuner.objective import RETRY_ATTR, fill_in_score
+from tuner.objective import RETRY_ATTR, value_of
 from tuner.outcome import Crashed, Interrupted
 from tuner.search.sampler import config_of
 from tuner.session import Session
@@ -42,8 +42,8 @@ def close_dead(session: Session, trial: FrozenTrial) -> None:
     session.save_leftovers()
     record = _best_record(session, trial.number) or _cut_off(session, trial)
     value = None
-    if record is not None and record.status == "success" and record.final_score is None:
-        value = fill_in_score(session, record)
+    if record is not None and record.status == "success":
+        value = value_of(session, record)
     crashed = record is not None and record.status == Crashed.status
     if crashed and not trial.user_attrs.get(RETRY_ATTR, False):
         queue_again(session.study, trial.number, user_attrs={RETRY_ATTR: True})

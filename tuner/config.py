@@ -152,6 +152,11 @@ class MeasureSettings(Settings):
     env_steps: int | None = Field(
         None, ge=1, description="every trial trains for so many [8 × the largest batch]"
     )
+    goal: Literal["composite", "time-to-return"] = Field(
+        "composite",
+        description="what is maximised; time-to-return: trials train until they reach the target "
+        "return, and the sooner the better",
+    )
     sampler: Literal["auto", "tpe", "gp", "structured", "grid", "random"] = Field(
         "auto", description="how configs are proposed; gp needs the extra of that name"
     )

@@ -24,7 +24,7 @@ from tuner.config import (
 from tuner.errors import Refused, UsageError
 from tuner.settings import load_config, read_settings
 
-FIXED_MEASURES = ("env_steps", "seed", "weights", "warm_start")
+FIXED_MEASURES = ("env_steps", "seed", "weights", "goal", "warm_start")
 """Settings of the measurement that are settled when a study begins."""
 
 NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"

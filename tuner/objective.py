@@ -20,6 +20,7 @@ from optuna.pruners import NopPruner
 from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, DASHBOARD_FIELDS, RECORD_ATTR, queue_again
+from tuner.goal import objective_of
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
 from tuner.search.sampler import config_of
@@ -86,7 +87,7 @@ class Objective:
             trial.set_user_attr(name, value)
         if record.status == "success":
             trial.set_constraint(CONSTRAINT, 0.0)
-            return self._score(record)
+            return value_of(self._session, record)
         if record.status == "interrupted" or self._is_first_crash(trial, record):
             attrs = {RETRY_ATTR: True} if record.status == "crashed" else {}
             queue_again(trial.study, trial.number, user_attrs=attrs)
@@ -102,13 +103,7 @@ class Objective:
 
     def _scores(self) -> list[float]:
         records = self._session.records()
-        return [r.final_score for r in records if r.final_score is not None]
-
-    def _score(self, record: TrialRecord) -> float:
-        """Return the score; where a component is missing, that of a trial median in it."""
-        if record.final_score is not None:
-            return record.final_score
-        return fill_in_score(self._session, record)
+        return [score for r in records if (score := objective_of(r)) is not None]
 
 
 def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
@@ -116,6 +111,12 @@ def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
     shown = {name: getattr(record, name) for name in DASHBOARD_FIELDS}
     columns = {name: value for name, value in shown.items() if value is not None}
     return {**columns, RECORD_ATTR: json.dumps(record.as_dict())}
+
+
+def value_of(session: Session, record: TrialRecord) -> float:
+    """Return what Optuna is told of a success, filled in where a component is missing."""
+    value = objective_of(record)
+    return fill_in_score(session, record) if value is None else value
 
 
 def fill_in_score(session: Session, record: TrialRecord) -> float:

@@ -12,6 +12,7 @@ from scipy.special import log_ndtr
 
 from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, summarise
+from tuner.goal import objective_of
 from tuner.search.model import Array
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import SearchSpace
@@ -62,7 +63,7 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
     ran or was refused; one that was interrupted is untried.
     """
     tried = [s for s in summarise(records, with_intervals=False) if s.status != "interrupted"]
-    scored = sorted((s for s in tried if s.final_score is not None), key=_score, reverse=True)
+    scored = sorted((s for s in tried if objective_of(s) is not None), key=_score, reverse=True)
     known = {summary.config for summary in tried}
     untried = [config for config in space.configs() if config not in known]
     eligible = [s for s in scored if s.eligible] or scored
@@ -82,7 +83,7 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
 
 
 def _score(summary: ConfigSummary) -> float:
-    return summary.final_score or 0.0
+    return objective_of(summary) or 0.0
 
 
 def expected_excess(mean: Array, deviation: Array, best: float) -> float:

@@ -24,7 +24,7 @@ from tuner.closing import close_stale_trials, heartbeat_of
 from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import HARDWARE_ATTR, dashboard_attrs, fill_in_score
+from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.outlook import outlook
 from tuner.references import References
@@ -129,11 +129,10 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
     params = {name: getattr(record, name) for name in distributions(space)}
     inside = config_of(params) in space.config_set()
     group = {} if session.group is None else {HARDWARE_ATTR: session.group}
-    value = record.final_score
     session.study.add_trial(
         create_trial(
             state=TrialState.COMPLETE,
-            value=fill_in_score(session, record) if value is None else value,
+            value=value_of(session, record),
             params=params if inside else {},
             distributions=distributions(space) if inside else {},
             user_attrs=dashboard_attrs(record) | group,

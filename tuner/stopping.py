@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from storage.records import TrialRecord
-from tuner.aggregate import NUMBERS, final_scores, hardware_of
+from tuner.aggregate import NUMBERS, hardware_of, objectives
 from tuner.space import SearchSpace
 
 NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
@@ -43,7 +43,7 @@ def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: fl
     trials = counted(records)
     if len(trials) <= patience:
         return False
-    means = final_scores(records)
+    means = objectives(records)
     scores = [means[NUMBERS(trial)] for trial in trials]
     before = [score for score in scores[:-patience] if score is not None]
     recent = [score for score in scores[-patience:] if score is not None]

@@ -59,6 +59,12 @@ WRONG = {
         ("start", "--warm-start", "nowhere.yaml"),
         "nowhere.yaml must be",
     ),
+    "unknown goal": (("start", "--goal", "speed"), "'time-to-return'"),
+    "regret of more than all": (("start", "--until-regret", "2"), "such as 10% or 0.1"),
+    "goal without an end of its schedule": (
+        ("start", "--goal", "time-to-return", "--lr-schedule", "linear"),
+        "add --lr-anneal-env-steps",
+    ),
     "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
 }
 

@@ -64,6 +64,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "until_regret": ("1%", 0.00001, 0.01, 0.00001),
     "min_trials": ("5", 6, 5, 6),
     "env_steps": ("4096", 8192, 4096, 8192),
+    "goal": ("time-to-return", "composite", "time-to-return", "composite"),
     "sampler": ("grid", "random", "grid", "random"),
     "warm_start": (
         ["/a.yaml,/b.yaml", "/c.yaml"], ["/d.yaml"],

@@ -38,7 +38,20 @@ def headline(study: StudyReading) -> str:
     limit = "" if best.bound in (None, UNEXPLAINED) else f"; bound by {best.bound}"
     return (
         f"{study.name} on {hardware}: best is {best.config}, {best.sps:,.0f} env-steps/s, "
-        f"{gain:.2f} × the baseline{quality}{limit}"
+        f"{gain:.2f} × the baseline{quality}{_soonest(best, baseline)}{limit}"
+    )
+
+
+def _soonest(best: ConfigSummary, baseline: ConfigSummary) -> str:
+    """Return how soon the best config reached the target return, if that was the goal."""
+    if best.goal_score is None:
+        return ""
+    if best.seconds_to_target is None:
+        return "; no config reached the target return"
+    before = number(baseline.seconds_to_target, ".3g")
+    return (
+        f"; {best.seconds_to_target:.3g} s to the target return (baseline "
+        f"{f'{before} s' if baseline.seconds_to_target is not None else 'never'})"
     )
 
 
