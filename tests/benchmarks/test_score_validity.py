@@ -31,7 +31,7 @@ def grid() -> Grid:
 
 
 def table(**correlations: float) -> dict[Choice, Validity]:
-    """Return a table's validities: `short` and `long` budget, default weights and learning alone."""
+    """Return figures of two budgets (0.5 and 1), for default weights and learning alone."""
     names = {"short": (0.5, DEFAULT), "short_learning": (0.5, LEARNING),
              "long": (1.0, DEFAULT), "long_learning": (1.0, LEARNING)}  # fmt: skip
     return {names[name]: Validity(value, 2.0) for name, value in correlations.items()}
