@@ -50,8 +50,3 @@ def time_score(
     if best_return is None:
         return 0.0
     return 0.5 * min(1.0, max(0.0, (best_return - start) / (target - start)))
-
-
-def is_reached(score: float) -> bool:
-    """Whether a training with this `time_score` reached the target."""
-    return score > 0.5

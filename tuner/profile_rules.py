@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tuner.aggregate import ConfigSummary
-from tuner.goal import is_reached
 
 QUALITY_FLOOR = 0.8
 """`max_gpu` keeps this share of the baseline's quality."""
@@ -33,15 +32,18 @@ class Candidate:
 
     @property
     def objective(self) -> float:
-        """What `balanced` maximises."""
+        """What `balanced` maximises; the composite may be another than the summary's."""
         goal_score = self.summary.goal_score
         return self.final_score if goal_score is None else goal_score
 
     def __str__(self) -> str:
         util = "" if self.util is None else f", utilisation {self.util:.1f} %"
+        seconds = self.summary.seconds_to_target
+        is_timed = self.summary.goal_score is not None and seconds is not None
+        time = f", {seconds:.3g} s to the target" if is_timed else ""
         return (
             f"{self.summary.config} (score {self.final_score:.3f}, quality {self.quality:.3f}, "
-            f"{self.sps:,.0f} steps/s{util})"
+            f"{self.sps:,.0f} steps/s{util}{time})"
         )
 
 
@@ -108,17 +110,15 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
 
 def _pick_soonest(within: Sequence[Candidate], rules: Rules) -> Pick:
     """Return the lightest of the configs whose time to the target return cannot be told apart."""
-    winner = min(within, key=lambda c: (_memory(c, within), -c.objective, c.summary.trial))
-    what = "time to the target return"
-    if not is_reached(winner.objective):
-        what = "progress towards the target return"
-    best = "shortest" if is_reached(winner.objective) else "best"
-    rule = f"{best} {what}"
-    if len(within) > 1:
-        rule = f"least memory of {len(within)} configs within ε = {rules.epsilon:.3f} of the {rule}"
-    if is_reached(winner.objective):
-        return Pick(winner, rule)
-    return Pick(winner, rule, False, ("fallback: no config reached the target return in time",))
+    tied = [c for c in within if c.summary.seconds_to_target is not None] or within
+    winner = min(tied, key=lambda c: (_memory(c, tied), -c.objective, c.summary.trial))
+    is_reached = winner.summary.seconds_to_target is not None
+    rule = "shortest time to" if is_reached else "best progress towards"
+    rule += " the target return"
+    if len(tied) > 1:
+        rule = f"least memory of {len(tied)} configs within ε = {rules.epsilon:.3f} of the {rule}"
+    notes = () if is_reached else ("fallback: no config reached the target return in time",)
+    return Pick(winner, rule, is_reached, notes)
 
 
 def pick_max_gpu(candidates: Sequence[Candidate], rules: Rules) -> Pick:

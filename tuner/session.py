@@ -302,6 +302,10 @@ def describe(record: TrialRecord) -> str:
         return f"  {record.status}: {record.reason}"
     parts = [f"score {record.final_score:.3f}"] if record.final_score is not None else []
     parts.append(f"{record.sps:,.0f} env-steps/s" if record.sps is not None else "")
+    if record.goal_score is not None and record.seconds_to_target is None:
+        parts.append("target not reached")
+    elif record.goal_score is not None:
+        parts.append(f"{record.seconds_to_target:.3g} s to the target")
     if record.quality_score is not None:
         parts.append(f"quality {record.quality_score:.2f}")
     if record.device_util is not None:

@@ -119,7 +119,7 @@ def _train_and_evaluate(
             break
     trained = jax.tree.map(jnp.copy, built.actor_of(carry))
     returns, env_steps = list(window.returns), window.env_steps
-    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1], goal.seconds_left())
+    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1], goal)
     reading, recompiles = peak.read(), counter.compiles - compiles
     changed = params_changed(initial.params, trained.params)
     del carry
@@ -157,13 +157,11 @@ class _Goal:
         if self._return is None:
             return False
         reached = window.returns[-1]
-        return (reached is not None and reached >= self._return) or (
-            self.seconds_left() < window.last_s
-        )
+        return (reached is not None and reached >= self._return) or not self.leaves_time(window)
 
-    def seconds_left(self) -> float:
-        """Return the seconds until training must end."""
-        return self._deadline - time.monotonic()
+    def leaves_time(self, window: "_Window") -> bool:
+        """Whether another block like the last one would end in time."""
+        return time.monotonic() + window.last_s <= self._deadline
 
 
 class _Window:
@@ -214,13 +212,14 @@ class _Window:
         faults.after_block(self._fault, len(self._blocks) - 1)
         return ran.carry
 
-    def narrow(self, carry: Any, count: jax.Array, length: int, most_s: float) -> Any:
+    def narrow(self, carry: Any, count: jax.Array, length: int, goal: _Goal) -> Any:
         """Time further blocks until the interval of the throughput is narrow, or time is up."""
         spent = sum(seconds for _, seconds in self._blocks)
-        deadline = time.perf_counter() + min(MAX_EXTRA * spent, most_s)
+        deadline = time.perf_counter() + MAX_EXTRA * spent
         while (
             is_wide(measure_throughput(self._blocks))
             and time.perf_counter() < deadline
+            and goal.leaves_time(self)
             and not self._stop.is_set()
         ):
             carry = self.block(carry, count, length, learning=False)

@@ -11,6 +11,8 @@ import numpy as np
 from tuner.search.model import Array, SmoothModel, SpeedModel, coordinates
 from tuner.space import HardwareConfig, SearchSpace
 
+AT_ONCE = 2_000
+"""Configs predicted at once: each takes memory for every one that was measured."""
 USUAL_LOG_SPS = 16.0
 """Taken from log2 of a speed, so that the trend is of the size of the other terms."""
 
@@ -53,7 +55,10 @@ class Surrogate:
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of each config's true value."""
-        return self._model.predict(self._scale.points(configs), self._trend(configs))
+        parts = [configs[i : i + AT_ONCE] for i in range(0, len(configs), AT_ONCE)]
+        found = [self._model.predict(self._scale.points(p), self._trend(p)) for p in parts]
+        means, deviations = zip(*found, strict=True)
+        return np.concatenate(means), np.concatenate(deviations)
 
     def _trend(self, configs: Sequence[HardwareConfig]) -> Array:
         if self.speed is None:
