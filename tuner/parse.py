@@ -75,8 +75,9 @@ def paths(value: object) -> object:
     items = value if isinstance(value, list | tuple) else [value]
     if not items or not all(isinstance(item, str | Path) and str(item).strip() for item in items):
         raise ValueError("must be files, such as balanced.yaml,max_gpu.yaml")
-    parts = [[item] if Path(item).exists() else str(item).split(",") for item in items]
-    return tuple(Path(str(p).strip()).absolute() for part in parts for p in part if str(p).strip())
+    texts = [str(item) for item in items]
+    parts = [[text] if Path(text).exists() else text.split(",") for text in texts]
+    return tuple(Path(p.strip()).absolute() for part in parts for p in part if p.strip())
 
 
 def positive_integers(value: object) -> object:

@@ -88,13 +88,10 @@ def test_where_no_config_reached_the_target_balanced_says_so() -> None:
     assert choice.notes == ("fallback: no config reached the target return in time",)
 
 
-@pytest.mark.parametrize(("until_return", "training_s"), [(-9.0, 60.0), (9.0, 8.0)])
-def test_training_ends_at_the_return_or_in_time_and_is_evaluated(
-    until_return: float, training_s: float, cache_dir: Path, tmp_path: Path
-) -> None:
-    # The stress environment returns more than −9 a step from the first block on, and never 9.
+def trained_until(until_return: float, training_s: float, cache_dir: Path, log: Path) -> int:
+    """Run a trial of 32 blocks' budget, check that it was judged, and return its blocks."""
     asked = trials.request(cache_dir, until_return=until_return, training_s=training_s)
-    ran = trials.run(asked, tmp_path / "trial.log")
+    ran = trials.run(asked, log)
     assert ran.outcome == Completed()
     learning = [block for block in ran.blocks() if block.data["learning"]]
     measured, done = ran.first("measured"), ran.first("done")
@@ -102,7 +99,22 @@ def test_training_ends_at_the_return_or_in_time_and_is_evaluated(
     assert measured.data["env_steps"] == learning[-1].data["env_steps"]
     assert done is not None
     assert done.data["mean_return"] is not None
-    assert (len(learning) == 1) == (until_return < 0)
+    return len(learning)
+
+
+def test_training_ends_at_the_first_block_that_returns_enough(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    # The stress environment returns more than −9 a step from the first block on.
+    assert trained_until(-9.0, 600.0, cache_dir, tmp_path / "trial.log") == 1
+
+
+@pytest.mark.long
+def test_training_goes_on_past_its_budget_until_its_time_is_up(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    # It never returns 9; on a loaded machine much of the time goes to starting and compiling.
+    assert trained_until(9.0, 60.0, cache_dir, tmp_path / "trial.log") > 32
 
 
 @pytest.mark.long
