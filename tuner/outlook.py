@@ -45,9 +45,11 @@ class Outlook:
         return self.gain / self.best
 
     def __str__(self) -> str:
+        number = self.num_untried
+        which = "the one untried config" if number == 1 else f"the best of {number} untried configs"
         return (
-            f"{percent(self.share)} of the score by the best of {self.num_untried} untried "
-            f"configs, as a model of the {self.num_scored} scored ones expects"
+            f"{percent(self.share)} of the score by {which}, as a model of the {self.num_scored} "
+            "scored ones expects"
         )
 
 
