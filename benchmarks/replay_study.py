@@ -311,15 +311,9 @@ def worths(half: Half, method: Method) -> dict[str, Worth]:
     `balanced` wants the composite, `max_gpu` utilisation (percent) and `max_quality` quality; of
     these two a config that does not meet the constraint is worth the least of those that do.
     """
-    session = calibrated(half, method, seed=0, budget_s=None)
-    references = _references(session)
-    records = []
-    for number, rows in enumerate(half.rows.values(), start=1):
-        for replicate, row in enumerate(rows):
-            record = replace(row.record, trial=number, replicate=replicate)
-            records.append(judge(replace(row, record=record), references))
+    records, _, measured = judged(half, method)
     summaries = [s for s in summarise(records, with_intervals=False) if s.eligible]
-    baseline = next(s for s in summaries if s.config == session.config.baseline)
+    baseline = next(s for s in summaries if s.config == measured)
     floor = QUALITY_FLOOR * (baseline.quality_score or 0.0)
     busy = BUSY_SHARE * max(s.device_util or 0.0 for s in summaries)
     wanted = {
@@ -335,6 +329,21 @@ def worths(half: Half, method: Method) -> dict[str, Worth]:
         name: Worth(_figures(summaries, figure, meets), tie)
         for name, (figure, meets, tie) in wanted.items()
     }
+
+
+def judged(half: Half, method: Method) -> tuple[list[TrialRecord], References, HardwareConfig]:
+    """Return every measurement of a half, judged; what by; and the baseline, as trial 0."""
+    session = calibrated(half, method, seed=0, budget_s=None)
+    references, baseline = _references(session), session.config.baseline
+    if baseline is None:
+        raise ValueError("a calibrated study must have a baseline")
+    records = []
+    for number, (config, rows) in enumerate(half.rows.items(), start=1):
+        for replicate, row in enumerate(rows):
+            trial = 0 if config == baseline else number
+            record = replace(row.record, trial=trial, replicate=replicate)
+            records.append(judge(replace(row, record=record), references))
+    return records, references, baseline
 
 
 def _figures(

@@ -101,6 +101,8 @@ class TrialRecord:
     """What the device reached right after the window: `matmul_flops_per_s`, `copy_bytes_per_s`."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds from request to `done` by what they went to; `window_s` is one of them."""
+    goal_score: float | None = None
+    """What the search maximises under `--goal time-to-return`, in [0, 1]; else `final_score` is."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

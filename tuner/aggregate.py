@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from storage.records import INFEASIBLE_STATUSES, TrialRecord
 from tuner.contamination import is_noisy
+from tuner.goal import objective_of
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.throughput import MIN_REPLICATES, student_t
 
@@ -39,6 +40,8 @@ SUMMARISED = (
     "quality_score",
     "sps_score",
     "final_score",
+    "goal_score",
+    "seconds_to_target",
     "sps",
     "joules_per_msteps",
 )
@@ -53,7 +56,8 @@ class ConfigSummary:
     `contaminated` then says. `replicates` is their number, `failures` that of measurements that
     ended infeasible (out of memory, diverged, timed out). `status` is `success` as soon as one
     succeeded, else that of the last. Units as in `TrialRecord`; a field that ends in `_sd` is the
-    sample standard deviation over at least two measurements.
+    sample standard deviation over at least two measurements. `seconds_to_target` is the mean over
+    those that reached the target return.
     """
 
     config: HardwareConfig
@@ -78,6 +82,8 @@ class ConfigSummary:
     quality_score_sd: float | None
     sps_score: float | None
     final_score: float | None
+    goal_score: float | None
+    seconds_to_target: float | None
     sps: float | None
     sps_ci95: tuple[float, float] | None
     bound: str | None
@@ -109,15 +115,15 @@ def summarise(
     return sorted(summaries, key=lambda summary: summary.trial)
 
 
-def final_scores(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | None]:
-    """Return what `summarise` says of each config's `final_score`, by the config's `NUMBERS`.
+def objectives(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | None]:
+    """Return `objective_of` what `summarise` says of each config, by the config's `NUMBERS`.
 
     A search asks before every trial, so nothing else is computed and no config is made.
     """
     by_config: dict[tuple[int, ...], list[TrialRecord]] = {}
     for record in records:
         by_config.setdefault(NUMBERS(record), []).append(record)
-    return {config: _mean(_counted(group), "final_score") for config, group in by_config.items()}
+    return {config: _objective(_counted(group)) for config, group in by_config.items()}
 
 
 def hardware_of(record: TrialRecord) -> HardwareConfig:
@@ -243,6 +249,8 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         quality_score_sd=_deviation(counted, "quality_score"),
         sps_score=_mean(counted, "sps_score"),
         final_score=_mean(counted, "final_score"),
+        goal_score=_mean(counted, "goal_score"),
+        seconds_to_target=_mean(counted, "seconds_to_target"),
         sps=_mean(counted, "sps"),
         sps_ci95=None,
         bound=_most_common([r.bound for r in counted if r.bound is not None]),
@@ -304,6 +312,13 @@ def _mean(records: Sequence[TrialRecord], name: str) -> float | None:
         return None if value is None else float(value)
     values = _values(records, name)
     return statistics.fmean(values) if values else None
+
+
+def _objective(records: Sequence[TrialRecord]) -> float | None:
+    if len(records) == 1:
+        return objective_of(records[0])
+    known = _mean(records, "goal_score")
+    return _mean(records, "final_score") if known is None else known
 
 
 def _deviation(records: Sequence[TrialRecord], name: str) -> float | None:

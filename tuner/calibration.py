@@ -8,10 +8,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tuner.errors import NothingFeasible, UsageError
-from tuner.measurement import Measurement, last_quarter
+from tuner.goal import TIME_TO_RETURN, objective_of
+from tuner.measurement import Measurement, last_quarter, seconds_to
 from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
 from tuner.protocol import FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
@@ -133,7 +135,7 @@ def measure_baseline(
     # What the learning rate is scaled from is what is measured, not what was wished.
     session.config = session.config.model_copy(update={"baseline": baseline})
     for doubling in range(MAX_DOUBLINGS + 1):
-        measurements = _replicates(session, baseline, env_steps)
+        measurements = _replicates(session, baseline, env_steps, known_target(chance))
         quality = _with_baseline(chance.quality, measurements)
         short = quality.best_return is None and not quality.baseline_learned
         if not short or not may_double or doubling == MAX_DOUBLINGS:
@@ -193,17 +195,20 @@ def _first_that_fits(
     return None if fitting is None else HardwareConfig(**fitting)
 
 
-def _replicates(session: Session, baseline: HardwareConfig, env_steps: int) -> list[Measurement]:
+def _replicates(
+    session: Session, baseline: HardwareConfig, env_steps: int, target_return: float | None
+) -> list[Measurement]:
     """Measure the baseline as often as wanted, and each disturbed measurement once more."""
     wanted = session.config.baseline_replicates
+    measure = partial(_replicate, session, baseline, env_steps, target_return)
     measurements: list[Measurement] = []
     for number in range(wanted):
         session.say(f"baseline {baseline}, measurement {number + 1} of {wanted}")
-        measurements.append(_replicate(session, baseline, measurements, env_steps))
+        measurements.append(measure(len(measurements)))
         record = measurements[-1].record
         if session.wants_repeat(record):
             session.say(f"  disturbed ({record.contaminated}): measured once more")
-            measurements.append(_replicate(session, baseline, measurements, env_steps))
+            measurements.append(measure(len(measurements)))
             session.repeats.saw(measurements[-1].record)
     return measurements
 
@@ -215,10 +220,13 @@ def _clean(measurements: Sequence[Measurement], at_least: int = 1) -> list[Measu
 
 
 def _replicate(
-    session: Session, baseline: HardwareConfig, before: Sequence[Measurement], env_steps: int
+    session: Session,
+    baseline: HardwareConfig,
+    env_steps: int,
+    target_return: float | None,
+    number: int,
 ) -> Measurement:
     """Measure the baseline once; from the last wanted replicate on, with the probe beside it."""
-    number = len(before)
 
     def measured() -> Measurement:
         return session.measure(
@@ -227,6 +235,7 @@ def _replicate(
             replicate=number,
             env_steps=env_steps,
             probe=number >= session.config.baseline_replicates - 1,
+            target_return=target_return,
         )
 
     measurement = measured()
@@ -292,14 +301,40 @@ def _references(
         target_return=_target_return(chance, measurements),
         env_steps=env_steps,
     )
-    scores = [judge(m, references).final_score for m in _clean(measurements, at_least=2)]
+    if session.config.goal == TIME_TO_RETURN:
+        references = replace(references, target_s=_target_s(references, measurements))
+    scores = [objective_of(judge(m, references)) for m in _clean(measurements, at_least=2)]
     return replace(references, epsilon=epsilon([[s for s in scores if s is not None]]))
 
 
-def _target_return(chance: Chance, measurements: Sequence[Measurement]) -> float | None:
-    """Return 90 % of a known optimum per step, else what the baseline's training ended at."""
+def known_target(chance: Chance) -> float | None:
+    """Return 90 % of a known optimum per step, None where there is none."""
     best = chance.quality.best_return
-    if chance.per_step_return and best is not None:
-        return TARGET_SHARE * best
+    return TARGET_SHARE * best if chance.per_step_return and best is not None else None
+
+
+def _target_return(chance: Chance, measurements: Sequence[Measurement]) -> float | None:
+    """Return the known target, else what the baseline's training ended at."""
+    if (known := known_target(chance)) is not None:
+        return known
     tails = [v for m in measurements for v in last_quarter(m.curve, "mean_return")]
     return statistics.median(tails) if tails else None
+
+
+def _target_s(references: References, measurements: Sequence[Measurement]) -> float:
+    """Return the baseline's mean seconds to the target, or of its training if it never got there.
+
+    Raises:
+        UsageError: the target is no return that has to be learned.
+    """
+    target, chance = references.target_return, references.quality.random_return
+    if target is None or target <= chance:
+        got = "none, as no episode ended in its training" if target is None else f"{target:.4g}"
+        raise UsageError(
+            f"--goal {TIME_TO_RETURN} must have a target return above the random policy's, which "
+            f"is {chance:.4g}, but got {got}; raise --env-steps or try another --baseline"
+        )
+    clean = _clean(measurements)
+    reached = [s for m in clean if (s := seconds_to(m.curve, target)) is not None]
+    trained = [sum(p.seconds for p in m.curve if p.learning) for m in clean]
+    return statistics.fmean(reached or trained)

@@ -22,7 +22,7 @@ from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.bench import Say
 from tuner.lookup import find
-from tuner.objective import RETRY_ATTR, fill_in_score
+from tuner.objective import RETRY_ATTR, value_of
 from tuner.open_study import OpenStudy
 from tuner.outcome import Crashed, Interrupted
 from tuner.references import References
@@ -87,8 +87,8 @@ def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
         return
     record = _best_record(opened, trial.number) or _cut_off(opened, trial)
     value = None
-    if record is not None and record.status == "success" and record.final_score is None:
-        value = fill_in_score(opened, record)
+    if record is not None and record.status == "success":
+        value = value_of(opened, record)
     crashed = record is not None and record.status == Crashed.status
     crashed_before = trial.user_attrs.get(RETRY_ATTR, False)
     is_deadly = record is not None and _num_deaths(opened, record) >= MOST_DEATHS

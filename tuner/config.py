@@ -28,6 +28,10 @@ Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
 Sizes = Annotated[tuple[int, ...] | None, BeforeValidator(parse.positive_integers)]
+Share = Annotated[
+    float | None, BeforeValidator(lambda value: None if value is None else parse.share(value))
+]
+Files = Annotated[tuple[Path, ...] | None, BeforeValidator(parse.paths)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -137,7 +141,12 @@ class StopSettings(Settings):
     min_gain: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="what counts as a gain of the score"
     )
-    min_trials: int = Field(20, ge=1, description="patience never ends a study before so many")
+    until_regret: Share = Field(
+        None, description="end when less than this share of the score is left to gain, as 1%"
+    )
+    min_trials: int = Field(
+        20, ge=1, description="neither patience nor a small regret ends a study before so many"
+    )
 
 
 class MeasureSettings(Settings):
@@ -146,8 +155,18 @@ class MeasureSettings(Settings):
     env_steps: int | None = Field(
         None, ge=1, description="every trial trains for so many [8 × the largest batch]"
     )
+    goal: Literal["composite", "time-to-return"] = Field(
+        "composite",
+        description="what is maximised; time-to-return: trials train until they reach the target "
+        "return, and the sooner the better",
+    )
     sampler: Literal["auto", "tpe", "gp", "structured", "grid", "random"] = Field(
         "auto", description="how configs are proposed; gp needs the extra of that name"
+    )
+    warm_start: Files = Field(
+        None,
+        description="profiles to begin with: their configs, or the nearest of the space, are the "
+        "first trials (repeatable)",
     )
     pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")

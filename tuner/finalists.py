@@ -17,6 +17,7 @@ from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import ConfigSummary, hardware_of, summarise
 from tuner.errors import ExportRefused
+from tuner.goal import objective_of
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
 from tuner.profiles import (
@@ -81,9 +82,9 @@ def tie_width(records: Sequence[TrialRecord]) -> float | None:
     """Return ε from all replicated configs of a study."""
     scores: dict[tuple[int, ...], list[float]] = {}
     for r in records:
-        if r.final_score is not None and not r.contaminated:
+        if (score := objective_of(r)) is not None and not r.contaminated:
             config = (r.num_envs, r.num_steps, r.num_minibatches, r.num_epochs)
-            scores.setdefault(config, []).append(r.final_score)
+            scores.setdefault(config, []).append(score)
     return epsilon(scores.values())
 
 

@@ -40,6 +40,9 @@ OF_A_TRANSFER = ("baseline", "baseline_replicates")
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a switch as its value."""
 
+REPEATABLE = ("env_params", "warm_start")
+"""Settings whose flag may be given several times."""
+
 _PARTS: dict[str, tuple[type[Settings], ...]] = {
     "study": STUDY,
     "training": TRAINING,
@@ -79,7 +82,7 @@ def _fields(parts: Iterable[type[Settings]]) -> list[tuple[str, FieldInfo]]:
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    kind = list[str] | None if name == "env_params" else str | None
+    kind = list[str] | None if name in REPEATABLE else str | None
     default = "" if field.default in (None, {}) else f" [default: {_shown(field.default)}]"
     option = typer.Option(
         flag(name), help=f"{field.description}{default}", metavar="VALUE", show_default=False

@@ -24,8 +24,8 @@ from tuner.config import (
 from tuner.errors import NotBegun, Refused, UsageError
 from tuner.settings import load_config, read_settings
 
-FIXED_MEASURES = ("env_steps", "seed", "weights")
-"""Settings of the measurement that the references of a study rest on."""
+FIXED_MEASURES = ("env_steps", "seed", "weights", "goal", "warm_start")
+"""Settings of the measurement that are settled when a study begins."""
 
 NAME_CHARACTERS = "letters, digits, '-', '_' and '.'"
 

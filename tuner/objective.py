@@ -27,6 +27,7 @@ from storage.recovery import (
     is_surplus,
     queue_again,
 )
+from tuner.goal import objective_of
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
@@ -97,7 +98,7 @@ class Objective:
             trial.set_user_attr(name, value)
         if record.status == "success":
             trial.set_constraint(CONSTRAINT, 0.0)
-            return self._score(record)
+            return value_of(self._session, record)
         if record.status == "interrupted" or self._is_first_crash(trial, record):
             attrs = {RETRY_ATTR: True} if record.status == "crashed" else {}
             queue_again(trial.study, trial.number, user_attrs=attrs)
@@ -113,13 +114,7 @@ class Objective:
 
     def _scores(self) -> list[float]:
         records = self._session.records()
-        return [r.final_score for r in records if r.final_score is not None]
-
-    def _score(self, record: TrialRecord) -> float:
-        """Return the score; where a component is missing, that of a trial median in it."""
-        if record.final_score is not None:
-            return record.final_score
-        return fill_in_score(self._session, record)
+        return [score for r in records if (score := objective_of(r)) is not None]
 
 
 def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
@@ -127,6 +122,12 @@ def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
     shown = {name: getattr(record, name) for name in DASHBOARD_FIELDS}
     columns = {name: value for name, value in shown.items() if value is not None}
     return {**columns, RECORD_ATTR: json.dumps(record.as_dict())}
+
+
+def value_of(opened: OpenStudy, record: TrialRecord) -> float:
+    """Return what Optuna is told of a success, filled in where a component is missing."""
+    value = objective_of(record)
+    return fill_in_score(opened, record) if value is None else value
 
 
 def fill_in_score(opened: OpenStudy, record: TrialRecord) -> float:

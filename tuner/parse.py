@@ -7,6 +7,7 @@ Each function takes a string from a flag or a value from YAML and returns what t
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
@@ -50,7 +51,7 @@ def whole_number(value: object) -> object:
 
 def share(value: object) -> float:
     """Return the share, between 0 and 1, in `10%` or `0.1`."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(value))
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(%?)\s*", str(value))
     found = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < found < 1:
         raise ValueError("must be a share between 0 and 1, such as 10% or 0.1")
@@ -62,6 +63,21 @@ def listed(value: object) -> object:
     if isinstance(value, str):
         return [item.strip() for item in value.split(",") if item.strip()]
     return [value] if isinstance(value, int | float) else value
+
+
+def paths(value: object) -> object:
+    """Return the paths of `a.yaml,b.yaml`, or of a list of such, made absolute.
+
+    A comma belongs to a path where there is such a file.
+    """
+    if value is None:
+        return None
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(item, str | Path) and str(item).strip() for item in items):
+        raise ValueError("must be files, such as balanced.yaml,max_gpu.yaml")
+    texts = [str(item) for item in items]
+    parts = [[text] if Path(text).exists() else text.split(",") for text in texts]
+    return tuple(Path(p.strip()).absolute() for part in parts for p in part if p.strip())
 
 
 def positive_integers(value: object) -> object:

@@ -30,11 +30,20 @@ class Candidate:
     sps: float
     util: float | None
 
+    @property
+    def objective(self) -> float:
+        """What `balanced` maximises; the composite may be another than the summary's."""
+        goal_score = self.summary.goal_score
+        return self.final_score if goal_score is None else goal_score
+
     def __str__(self) -> str:
         util = "" if self.util is None else f", utilisation {self.util:.1f} %"
+        seconds = self.summary.seconds_to_target
+        is_timed = self.summary.goal_score is not None and seconds is not None
+        time = f", {seconds:.3g} s to the target" if is_timed else ""
         return (
             f"{self.summary.config} (score {self.final_score:.3f}, quality {self.quality:.3f}, "
-            f"{self.sps:,.0f} steps/s{util})"
+            f"{self.sps:,.0f} steps/s{util}{time})"
         )
 
 
@@ -76,10 +85,13 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
     """Return the best composite; among those within ε the fastest, or the lightest as fast.
 
     Configs within ε that are slower than the fastest of them beyond doubt (intervals apart) are
-    out; the rest cannot be told apart, and the least memory wins.
+    out; the rest cannot be told apart, and the least memory wins. Under `--goal time-to-return` it
+    is the shortest time to the target, and of those within ε the least memory.
     """
-    best = max(candidate.final_score for candidate in candidates)
-    within = [c for c in candidates if c.final_score >= best - rules.epsilon]
+    best = max(candidate.objective for candidate in candidates)
+    within = [c for c in candidates if c.objective >= best - rules.epsilon]
+    if within[0].summary.goal_score is not None:
+        return _pick_soonest(within, rules)
     fastest = max(within, key=lambda c: (c.sps, -c.summary.trial))
     tied = [c for c in within if _may_be_as_fast(c, fastest)]
     winner = min(tied, key=lambda c: (_memory(c, tied), -c.final_score, c.summary.trial))
@@ -94,6 +106,19 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
             "score whose throughput cannot be told apart"
         )
     return Pick(winner, rule)
+
+
+def _pick_soonest(within: Sequence[Candidate], rules: Rules) -> Pick:
+    """Return the lightest of the configs whose time to the target return cannot be told apart."""
+    tied = [c for c in within if c.summary.seconds_to_target is not None] or within
+    winner = min(tied, key=lambda c: (_memory(c, tied), -c.objective, c.summary.trial))
+    is_reached = winner.summary.seconds_to_target is not None
+    rule = "shortest time to" if is_reached else "best progress towards"
+    rule += " the target return"
+    if len(tied) > 1:
+        rule = f"least memory of {len(tied)} configs within ε = {rules.epsilon:.3f} of the {rule}"
+    notes = () if is_reached else ("fallback: no config reached the target return in time",)
+    return Pick(winner, rule, is_reached, notes)
 
 
 def pick_max_gpu(candidates: Sequence[Candidate], rules: Rules) -> Pick:
@@ -141,7 +166,7 @@ def _best_quality(candidates: Sequence[Candidate], rules: Rules) -> Pick:
         return Pick(tied[0], "best quality")
     pick = pick_balanced(tied, rules)
     tie = f"among {len(tied)} configs within {rules.quality_tie:.3f} of the best quality"
-    return replace(pick, rule=f"{pick.rule} {tie}")
+    return replace(pick, rule=f"{pick.rule} {tie}", constraint_met=True, notes=())
 
 
 def _without_utilisation(pick: Pick, consequence: str) -> Pick:

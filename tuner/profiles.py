@@ -140,6 +140,8 @@ def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
     measured = {**context.measured, "trial": summary.trial, "replicates": summary.replicates}
     if summary.env_steps is not None:
         measured["env_steps"] = summary.env_steps
+    if summary.goal_score is not None:
+        measured["seconds_to_target"] = summary.seconds_to_target
     return {
         "schema_version": SCHEMA_VERSION,
         "profile": choice.name,
@@ -216,12 +218,17 @@ def _refuse_all(feasible: Sequence[ConfigSummary]) -> NoReturn:
 
 
 def front_of(candidates: Sequence[Candidate], components: frozenset[str]) -> list[Candidate]:
-    """Return the candidates that none dominates in the components in use."""
+    """Return the candidates that none dominates in the components in use, and in the goal."""
     points = [
         [
             value
-            for name, value in (("gpu", c.util), ("quality", c.quality), ("sps", c.sps))
-            if name in components and value is not None
+            for name, value in (
+                ("gpu", c.util),
+                ("quality", c.quality),
+                ("sps", c.sps),
+                ("goal", c.summary.goal_score),
+            )
+            if name in components | {"goal"} and value is not None
         ]
         for c in candidates
     ]

@@ -69,6 +69,9 @@ class Workload:
 class TrainRequest:
     """One trial: what to train, on how many env-steps, and how much memory it may take.
 
+    With `until_return` it trains past or short of the env-steps: until a block returns so much on
+    average, or `training_s` seconds have passed since the request was read.
+
     `memory_limit_bytes` lowers the gate below what the device itself gives; `reserve_bytes` is
     left free for others. With `probe` the device's reach is measured right after the window.
     `fault` is set by tests alone (see `tuner.child.faults`).
@@ -79,6 +82,8 @@ class TrainRequest:
     seed: int
     env_steps: int
     cache_dir: str
+    until_return: float | None = None
+    training_s: float | None = None
     memory_limit_bytes: int | None = None
     reserve_bytes: int = 0
     probe: bool = False

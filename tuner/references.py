@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from storage.records import TrialRecord
+from tuner.goal import time_score
 from tuner.measurement import MUST_BE_FINITE, Evaluation, Measurement, seconds_to
 from tuner.quality import JUDGED_METRICS, QualityReferences, TrainingQualityValidator
 from tuner.score import ScoreReferences, Weights, score
@@ -23,7 +24,8 @@ class References:
     `components` are those of the score that this study uses; `quality_reason` says why quality is
     not among them. `sps` is the baseline's, in env-steps per second; `epsilon` the width of a tie
     at calibration; `target_return` what `seconds_to_target` counts to; `env_steps` what every
-    trial trains for.
+    trial trains for. `target_s` is set under `--goal time-to-return` alone: the seconds in which
+    the baseline reached the target, or those of its whole training where it did not.
     """
 
     quality: QualityReferences
@@ -35,6 +37,7 @@ class References:
     epsilon: float | None
     target_return: float | None
     env_steps: int
+    target_s: float | None = None
 
     def scores(self) -> ScoreReferences:
         """Return what the composite score refers to."""
@@ -120,6 +123,22 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
         quality_score=scores.quality_score,
         sps_score=scores.sps_score,
         final_score=scores.final_score,
+        goal_score=goal_score(measurement, references),
+    )
+
+
+def goal_score(measurement: Measurement, references: References) -> float | None:
+    """Return the score of `--goal time-to-return`, None in a study of the composite."""
+    target, start = references.target_return, references.quality.random_return
+    if references.target_s is None or target is None:
+        return None
+    returns = [point.metrics.get("mean_return") for point in measurement.curve if point.learning]
+    return time_score(
+        seconds_to(measurement.curve, target),
+        reference_s=references.target_s,
+        best_return=max((value for value in returns if value is not None), default=None),
+        start=start,
+        target=target,
     )
 
 

@@ -4,7 +4,7 @@ Every step asks the tables where things stand, so that a process that was killed
 followed by one that goes on.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from optuna.trial import TrialState, create_trial
@@ -13,6 +13,7 @@ from storage.heartbeat import Heartbeat
 from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, running_trials
 from storage.studies import set_study_fact, study_facts
+from tuner import warm_start
 from tuner.aggregate import hardware_of
 from tuner.calibration import (
     budget_env_steps,
@@ -24,8 +25,9 @@ from tuner.closing import close_stale_trials, heartbeat_of
 from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
-from tuner.objective import HARDWARE_ATTR, dashboard_attrs, fill_in_score
+from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.outcome import Completed, Interrupted, Pruned
+from tuner.outlook import outlook
 from tuner.references import References
 from tuner.search.sampler import config_of, distributions
 from tuner.session import Session
@@ -38,8 +40,9 @@ FEASIBLE = (Completed.status, Pruned.status)
 class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
-    `exit_code` and `refusal` say why there are no profiles, if there are none. `is_news` is false
-    of a study that had ended before.
+    `outlook` says what is believed still to be had, None where that is not known. `exit_code` and
+    `refusal` say why there are no profiles, if there are none. `is_news` is false of a study that
+    had ended before.
     """
 
     reason: str
@@ -48,6 +51,7 @@ class Ending:
     exit_code: int = 0
     notes: tuple[str, ...] = ()
     is_news: bool = True
+    outlook: str | None = None
 
 
 def run(session: Session, crew: Crew) -> Ending:
@@ -71,6 +75,7 @@ def run(session: Session, crew: Crew) -> Ending:
     try:
         with heartbeat_of(session) as heartbeat, crew:
             calibrate(session)
+            warm_start.queue(session.study, facts)
             reason = lead(session, crew, heartbeat)
     except KeyboardInterrupt:
         reason = INTERRUPTED
@@ -84,7 +89,8 @@ def run(session: Session, crew: Crew) -> Ending:
     if reason == INTERRUPTED:
         return Ending(reason, exit_code=5)
     session.say(f"search ended: {reason}")
-    ending = finish(session, reason)
+    left = outlook(session.records(), session.config.space())
+    ending = replace(finish(session, reason), outlook=None if left is None else str(left))
     if ending.exit_code != 5:
         set_study_fact(session.study, "ended", asdict(ending))
     return ending
@@ -125,11 +131,10 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
     params = {name: getattr(record, name) for name in distributions(space)}
     inside = config_of(params) in space.config_set()
     group = {} if session.group is None else {HARDWARE_ATTR: session.group}
-    value = record.final_score
     session.study.add_trial(
         create_trial(
             state=TrialState.COMPLETE,
-            value=fill_in_score(session, record) if value is None else value,
+            value=value_of(session, record),
             params=params if inside else {},
             distributions=distributions(space) if inside else {},
             user_attrs=dashboard_attrs(record) | group,

@@ -20,6 +20,7 @@ from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order
 from tuner.config import GROUP_MARK
 from tuner.contamination import Repeats
+from tuner.goal import TIME_TO_RETURN, TRAINING_SHARE
 from tuner.measurement import Measurement
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome
@@ -90,9 +91,19 @@ class Session(OpenStudy):
         return self.telemetry
 
     def order(
-        self, config: HardwareConfig, *, trial: int, replicate: int, env_steps: int, probe: bool
+        self,
+        config: HardwareConfig,
+        *,
+        trial: int,
+        replicate: int,
+        env_steps: int,
+        probe: bool,
+        target_return: float | None = None,
     ) -> Order:
         """Return the order for one measurement of a config.
+
+        Under `--goal time-to-return` it trains to the study's target; `target_return` is that of a
+        study which has no references yet, None where it is not known before the baseline.
 
         Raises:
             Refused: the data were changed while the study ran.
@@ -105,12 +116,17 @@ class Session(OpenStudy):
         )
         workload = self.config.workload()
         scalars = {**workload.hyperparams, "learning_rate": self.config.learning_rate_for(config)}
+        if self.references is not None:
+            target_return = self.references.target_return
+        is_timed = self.config.goal == TIME_TO_RETURN and target_return is not None
         request = TrainRequest(
             workload=replace(workload, hyperparams=scalars),
             hardware=config.as_dict(),
             seed=self.config.seed + replicate,
             env_steps=env_steps,
             cache_dir=str(self.config.compilation_cache().resolve()),
+            until_return=target_return if is_timed else None,
+            training_s=TRAINING_SHARE * self.config.timeout if is_timed else None,
             memory_limit_bytes=self.config.memory_limit,
             reserve_bytes=self.config.reserve,
             probe=probe and self.config.probe,
@@ -128,14 +144,20 @@ class Session(OpenStudy):
         on_block: OnBlock = lambda block: None,
         reserve_s: float | None = None,
         probe: bool = False,
+        target_return: float | None = None,
     ) -> Measurement:
         """Run one measurement on the bench.
 
         With `reserve_s` it is interrupted when only so much of the budget is left; with `probe`
-        the device's reach is measured beside it.
+        the device's reach is measured beside it; `target_return` as for `order`.
         """
         order = self.order(
-            config, trial=trial, replicate=replicate, env_steps=env_steps, probe=probe
+            config,
+            trial=trial,
+            replicate=replicate,
+            env_steps=env_steps,
+            probe=probe,
+            target_return=target_return,
         )
         left_s = self.time_left_s()
         give_up_at = None
@@ -240,6 +262,10 @@ def describe(record: TrialRecord) -> str:
         return f"  {record.status}: {record.reason}"
     parts = [f"score {record.final_score:.3f}"] if record.final_score is not None else []
     parts.append(f"{record.sps:,.0f} env-steps/s" if record.sps is not None else "")
+    if record.goal_score is not None and record.seconds_to_target is None:
+        parts.append("target not reached")
+    elif record.goal_score is not None:
+        parts.append(f"{record.seconds_to_target:.3g} s to the target")
     if record.quality_score is not None:
         parts.append(f"quality {record.quality_score:.2f}")
     if record.device_util is not None:

@@ -8,7 +8,8 @@ import statistics
 from collections.abc import Sequence
 
 from storage.records import TrialRecord
-from tuner.aggregate import NUMBERS, final_scores, hardware_of
+from tuner.aggregate import NUMBERS, hardware_of, objectives
+from tuner.space import SearchSpace
 
 NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
 """Trials that cost nothing or say nothing: refused before running, or stopped."""
@@ -42,13 +43,28 @@ def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: fl
     trials = counted(records)
     if len(trials) <= patience:
         return False
-    means = final_scores(records)
+    means = objectives(records)
     scores = [means[NUMBERS(trial)] for trial in trials]
     before = [score for score in scores[:-patience] if score is not None]
     recent = [score for score in scores[-patience:] if score is not None]
     if not before:
         return False
     return not recent or max(recent) <= max(before) + min_gain
+
+
+def little_is_left(
+    records: Sequence[TrialRecord], space: SearchSpace, *, until_regret: float
+) -> str | None:
+    """Return in words that less than a share of the best score is still to be had, else None."""
+    from tuner.outlook import outlook, percent  # scipy: not for who only counts trials
+
+    believed = outlook(records, space)
+    if believed is None or believed.share >= until_regret:
+        return None
+    return (
+        f"less than {100 * until_regret:g} % of the score is expected to be left to gain "
+        f"({percent(believed.share)})"
+    )
 
 
 def expected_trial_s(records: Sequence[TrialRecord]) -> float:
@@ -74,6 +90,8 @@ def reason_to_stop(
     untried: int,
     time_left_s: float | None,
     running: int = 0,
+    until_regret: float | None = None,
+    space: SearchSpace | None = None,
 ) -> str | None:
     """Return why the search ends now, in words for the user, or None if it goes on.
 
@@ -82,10 +100,13 @@ def reason_to_stop(
         trials: most trials that count, None for no limit.
         patience: see `gain_is_spent`.
         min_gain: see `gain_is_spent`.
-        min_trials: counted trials before which patience does not end a study.
+        min_trials: counted trials before which neither patience nor `until_regret` ends a study.
         untried: configs of the space that have not been tried.
         time_left_s: of the budget, None without one.
         running: trials that other workers are measuring.
+        until_regret: share of the score below which what is left to gain ends a study, see
+            `tuner.outlook`; None for no such end.
+        space: the study's, which `until_regret` needs.
     """
     number = len(counted(records))
     if trials is not None and number + running >= trials:
@@ -94,6 +115,10 @@ def reason_to_stop(
         return f"every config of the space has been tried ({number} trials)"
     if number >= min_trials and gain_is_spent(records, patience=patience, min_gain=min_gain):
         return f"no gain above {min_gain:g} in the last {patience} trials"
+    if until_regret is not None and space is not None and number >= min_trials:
+        left = little_is_left(records, space, until_regret=until_regret)
+        if left is not None:
+            return left
     needed_s = finalists_reserve_s(records) + expected_trial_s(records)
     if time_left_s is not None and time_left_s < needed_s:
         return "the budget is spent, but for measuring the profiles once more"

@@ -24,6 +24,7 @@ from storage.journal import discard_leftovers
 from storage.leadership import only_leader
 from storage.patience import Patience, once_it_answers
 from storage.patient import patient
+from storage.profile_files import read
 from storage.studies import (
     StudyStorage,
     create_study,
@@ -34,6 +35,7 @@ from storage.studies import (
     study_facts,
 )
 from storage.telemetry import Telemetry
+from tuner import warm_start
 from tuner.bench import Bench, Say
 from tuner.config import GROUP_MARK, StopSettings, StudyConfig
 from tuner.crew import crew_beside
@@ -83,6 +85,7 @@ def begin(
     started = time.monotonic()
     url = config.storage_url(name)
     require_database_itself(url)  # a wrong address is refused before the study's folder is made
+    profiles = [read(path) for path in config.warm_start or ()]
     data, spots = data_facts(config), places_for(config)
     with _hold(config, name) as make_sure, Interrupts() as interrupts, spots[0].taken():
         _refuse_existing(url, name)
@@ -96,6 +99,7 @@ def begin(
                     "the space must have a config whose batch divides into its minibatches, but "
                     "got none; choose --num-minibatches that divide num_envs × num_steps"
                 )
+            starts = warm_start.starts_in(profiles, config.space())
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
             to_keep = {
@@ -105,12 +109,14 @@ def begin(
                 "versions": probed["versions"],
                 "data": data,
                 "fingerprint": fingerprint(config, probed["versions"], data),
+                warm_start.FACT: warm_start.as_fact(starts),
                 "config": config.as_data(),  # the last: with it the study has begun
             }
             with optuna_faults_of(url):
                 study = create_study(database, name, sampler=sampler, pruner=pruner)
                 for fact, value in to_keep.items():
                     set_study_fact(study, fact, value)
+            warm_start.tell(starts, say)
             discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
@@ -165,7 +171,9 @@ def group_here(
     config, _ = find(name, flags)
     group = f"{name}{GROUP_MARK}{group_name(here)}"
     exists = group in groups_of(config.storage_url(name), name)
-    return config.model_copy(update={"workers": 1, "devices": None}), group, exists
+    # A profile's file may be on another machine, and the group was not asked for by it.
+    changed = {"workers": 1, "devices": None, "warm_start": None}
+    return config.model_copy(update=changed), group, exists
 
 
 def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:

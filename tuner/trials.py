@@ -68,6 +68,8 @@ def reason_now(session: Session) -> str | None:
         untried=num_untried(trials, config.space()) + waiting,
         time_left_s=session.time_left_s(),
         running=running,
+        until_regret=config.until_regret,
+        space=config.space(),
     )
 
 

@@ -15,6 +15,7 @@ from envs.names import is_factory, parse, require_own_module
 from storage.profile import Profile
 from tuner.config import DATA_FILES, HYPERPARAMS, MarketSettings, StudyConfig, flag
 from tuner.errors import Refused, UsageError
+from tuner.goal import TIME_TO_RETURN
 from tuner.settings import load_config
 from tuner.space import HardwareConfig
 
@@ -65,6 +66,15 @@ def require_sound(config: StudyConfig) -> None:
     except ValueError as error:
         raise UsageError(f"--env: {error}") from None
     _require_bars_are_used(config, has_bars=kind == "trading")
+    if (
+        config.goal == TIME_TO_RETURN
+        and config.lr_schedule == "linear"
+        and config.lr_anneal_env_steps is None
+    ):
+        raise UsageError(
+            f"--goal {TIME_TO_RETURN} must know where a linear learning rate reaches 0, as trials "
+            "have no common end, but got none; add --lr-anneal-env-steps"
+        )
     if config.trainer is None:
         return
     if not is_factory(config.trainer):

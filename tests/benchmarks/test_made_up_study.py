@@ -13,7 +13,7 @@ from storage import overview
 from storage.recovery import CONSTRAINT
 from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
-from tuner.aggregate import NUMBERS, final_scores, hardware_of, summarise
+from tuner.aggregate import NUMBERS, hardware_of, objectives, summarise
 from tuner.config import StudyConfig
 from tuner.finalists import choose_from
 from tuner.report.html import write_html
@@ -70,7 +70,7 @@ def test_every_profile_rests_on_two_measurements(config: StudyConfig) -> None:
 def test_what_a_search_asks_of_scores_is_what_the_summaries_say(config: StudyConfig) -> None:
     with Telemetry(config.storage_url("many"), create=False) as telemetry:
         records = telemetry.records("many")
-    assert final_scores(records) == {NUMBERS(s.config): s.final_score for s in summarise(records)}
+    assert objectives(records) == {NUMBERS(s.config): s.final_score for s in summarise(records)}
 
 
 def test_a_status_reads_a_part_of_the_records_and_says_the_same(config: StudyConfig) -> None:

@@ -58,6 +58,16 @@ WRONG = {
     "one profile to compare": (("compare", "nowhere"), "NAME/balanced"),
     "no profile to transfer": (("transfer", "nowhere.yaml"), "'nowhere.yaml'"),
     "config of a list": (("start", "--only", "8,16;8,16,2,2"), "such as 2048,128,8,4"),
+    "profile that is not there": (
+        ("start", "--warm-start", "nowhere.yaml"),
+        "nowhere.yaml must be",
+    ),
+    "unknown goal": (("start", "--goal", "speed"), "'time-to-return'"),
+    "regret of more than all": (("start", "--until-regret", "2"), "such as 10% or 0.1"),
+    "goal without an end of its schedule": (
+        ("start", "--goal", "time-to-return", "--lr-schedule", "linear"),
+        "add --lr-anneal-env-steps",
+    ),
     "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
 }
 

@@ -1,5 +1,7 @@
 """One trial, inside its process: compile, gate, warm up, train in timed blocks, evaluate.
 
+Under `--goal time-to-return` the target return takes the place of the budget.
+
 The order is the point. Memory is judged before anything is allocated; the warm-up runs on a state
 that is thrown away, so that the whole budget lies inside the measuring window; the peak is read
 before the evaluation can add to it; and the policy that is evaluated has trained for exactly the
@@ -10,7 +12,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -44,6 +46,7 @@ MAX_EXTRA = 0.5
 
 def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
     """Run one trial and send its events; see `tuner.protocol`."""
+    goal = _Goal(request)
     counter = CompileCounter()
     device = jax.devices()[0]
     built = build(
@@ -72,7 +75,7 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
     if not gate_is_off and exceeds(program.predicted_bytes, limit):
         emit("refused", predicted_bytes=program.predicted_bytes, limit_bytes=limit)
         return
-    _train_and_evaluate(request, built, program, counter, emit, stop)
+    _train_and_evaluate(request, goal, built, program, counter, emit, stop)
 
 
 def block_lengths(updates: int) -> list[int]:
@@ -84,6 +87,7 @@ def block_lengths(updates: int) -> list[int]:
 
 def _train_and_evaluate(
     request: TrainRequest,
+    goal: "_Goal",
     built: Built,
     program: Program,
     counter: CompileCounter,
@@ -106,14 +110,16 @@ def _train_and_evaluate(
     emit("warm", seconds=time.monotonic() - started)
 
     window = _Window(program, batch_size, emit, stop, request.fault)
-    for length in lengths:
+    for length in goal.schedule(lengths):
         carry = window.block(carry, counts[length], length)
         if stop.is_set():
             emit("done", stopped=True)
             return
+        if goal.is_over(window):
+            break
     trained = jax.tree.map(jnp.copy, built.actor_of(carry))
-    returns = list(window.returns)
-    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1])
+    returns, env_steps = list(window.returns), window.env_steps
+    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1], goal)
     reading, recompiles = peak.read(), counter.compiles - compiles
     changed = params_changed(initial.params, trained.params)
     del carry
@@ -122,7 +128,7 @@ def _train_and_evaluate(
         peak_bytes=reading.bytes,
         memory_source=reading.source,
         recompiles=recompiles,
-        env_steps=batch_size * sum(lengths),
+        env_steps=env_steps,
         # Before the parent hears of the end: it then starts a spare, which takes whole cores.
         probe=probe(device) if request.probe else None,
     )
@@ -130,6 +136,32 @@ def _train_and_evaluate(
         training_return(returns) if built.policy_fn is None else evaluate_policy(built, trained)
     )
     emit("done", stopped=False, params_changed=changed, **judged)
+
+
+class _Goal:
+    """What training is to reach: the budget of env-steps, or a return within some time."""
+
+    def __init__(self, request: TrainRequest) -> None:
+        self._return = request.until_return
+        training_s = math.inf if request.training_s is None else request.training_s
+        self._deadline = time.monotonic() + training_s
+
+    def schedule(self, lengths: list[int]) -> Iterable[int]:
+        """Return the lengths of the blocks, without end where a return is to be reached."""
+        if self._return is None:
+            return lengths
+        return itertools.chain(lengths, itertools.repeat(lengths[-1]))
+
+    def is_over(self, window: "_Window") -> bool:
+        """Whether the last block reached the return, or another one would take too long."""
+        if self._return is None:
+            return False
+        reached = window.returns[-1]
+        return (reached is not None and reached >= self._return) or not self.leaves_time(window)
+
+    def leaves_time(self, window: "_Window") -> bool:
+        """Whether another block like the last one would end in time."""
+        return time.monotonic() + window.last_s <= self._deadline
 
 
 class _Window:
@@ -149,21 +181,26 @@ class _Window:
         self._emit = emit
         self._stop = stop
         self._fault = fault
-        self._env_steps = 0
+        self.env_steps = 0
         self._blocks: list[Block] = []
         self.returns: list[float | None] = []
+
+    @property
+    def last_s(self) -> float:
+        """Seconds of the last block."""
+        return self._blocks[-1][1]
 
     def block(self, carry: Any, count: jax.Array, length: int, *, learning: bool = True) -> Any:
         """Run one block of `length` updates and send what it was."""
         ran = run_block(self._program, carry, count)
         env_steps = length * self._batch_size
-        self._env_steps += env_steps
+        self.env_steps += env_steps
         self._blocks.append((env_steps, ran.seconds))
         self.returns.append(ran.metrics["mean_return"])
         self._emit(
             "block",
             block=len(self._blocks) - 1,
-            env_steps=self._env_steps,
+            env_steps=self.env_steps,
             block_env_steps=env_steps,
             seconds=ran.seconds,
             metrics=ran.metrics,
@@ -175,13 +212,14 @@ class _Window:
         faults.after_block(self._fault, len(self._blocks) - 1)
         return ran.carry
 
-    def narrow(self, carry: Any, count: jax.Array, length: int) -> Any:
+    def narrow(self, carry: Any, count: jax.Array, length: int, goal: _Goal) -> Any:
         """Time further blocks until the interval of the throughput is narrow, or time is up."""
         spent = sum(seconds for _, seconds in self._blocks)
         deadline = time.perf_counter() + MAX_EXTRA * spent
         while (
             is_wide(measure_throughput(self._blocks))
             and time.perf_counter() < deadline
+            and goal.leaves_time(self)
             and not self._stop.is_set()
         ):
             carry = self.block(carry, count, length, learning=False)

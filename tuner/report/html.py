@@ -15,6 +15,7 @@ from markupsafe import Markup
 from storage.atomic import atomic_write_text
 from storage.telemetry import Telemetry
 from tuner.errors import UsageError
+from tuner.goal import objective_of
 from tuner.report import measuring
 from tuner.report.figures import Plot
 from tuner.report.overview import front_of
@@ -111,7 +112,7 @@ def _tables(study: StudyReading, explanations: list[Explanation]) -> dict[str, A
     roles: dict[HardwareConfig, list[str]] = {}
     for explanation in explanations:
         roles.setdefault(explanation.config, []).append(explanation.name)
-    ordered = sorted(study.summaries, key=lambda s: -(s.final_score or -1.0))
+    ordered = sorted(study.summaries, key=lambda s: -(objective_of(s) or -1.0))
     succeeded = [s for s in ordered if s.status == "success"]
     failed = [r for r in study.records if r.status != "success"]
     return {

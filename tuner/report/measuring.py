@@ -1,6 +1,7 @@
 """How a study's numbers came about, what is absent and why, and what none of them can say."""
 
 from storage.records import TrialRecord
+from tuner.goal import TRAINING_SHARE
 from tuner.report.reading import StudyReading
 from tuner.score import FULL_UTIL
 
@@ -12,7 +13,7 @@ SOURCES = {
 LIMITS = (
     "Everything here holds for this hardware, this workload and these versions.",
     "Intervals are for a fresh process on the machine as it was; other load makes them too narrow.",
-    "Configs were compared after equal env-steps, not at the end of a long training.",
+    "Configs were compared early in training, not at the end of a long one.",
     "What bounds a trial is a model of its work held against peaks measured for two seconds.",
     "A winner among many noisy measurements is partly lucky: profiles were measured once more.",
 )
@@ -56,10 +57,16 @@ def how(study: StudyReading) -> dict[str, str]:
     total = sum(weights[name] for name in references.components)
     scored = " + ".join(parts[name] for name in references.components)
     tie = "unknown" if references.epsilon is None else f"{references.epsilon:.4f}"
+    budget = f"Every config trained for {references.env_steps:,} env-steps."
+    if references.target_s is not None:
+        budget = (
+            f"Every config trained until a block returned {references.target_return:.4g}, or for "
+            f"{TRAINING_SHARE:.0%} of --timeout; {references.target_s:.3g} s are the baseline's."
+        )
     return told | {
         "Score": f"({scored}) / {total:g}; {references.sps:,.0f} env-steps/s are the baseline's. "
         f"At calibration, scores closer than {tie} could not be told apart.",
-        "Budget": f"Every config trained for {references.env_steps:,} env-steps.",
+        "Budget": budget,
     }
 
 

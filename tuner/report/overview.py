@@ -93,6 +93,8 @@ def print_status(document: Mapping[str, Any]) -> None:
     ended = document["ended"]
     if ended is not None:
         console.print(f"search    ended: {ended['reason']}", markup=False)
+        if ended.get("outlook"):
+            console.print(f"left      {ended['outlook']}", markup=False)
         if ended["refusal"]:
             console.print(f"profiles  none: {ended['refusal']}", markup=False)
 
@@ -112,7 +114,10 @@ def front_of(study: StudyReading) -> list[int]:
         and (s.eligible or "quality" not in study.references.components)
         and all(getattr(s, name) is not None for name in used)
     ]
-    points = [[float(getattr(s, name)) for name in used] for s in eligible]
+    points = [
+        [float(getattr(s, name)) for name in (*used, "goal_score") if getattr(s, name) is not None]
+        for s in eligible
+    ]
     return sorted(eligible[index].trial for index in pareto_front(points))
 
 

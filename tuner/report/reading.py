@@ -10,6 +10,7 @@ from storage.records import TrialRecord
 from storage.telemetry import Telemetry
 from tuner.aggregate import SUMMARISED, ConfigSummary, summarise
 from tuner.config import StudyConfig
+from tuner.goal import objective_of
 from tuner.lookup import find, groups_of
 from tuner.references import References
 
@@ -39,15 +40,15 @@ class StudyReading:
         return summarise(self.records, with_intervals=False)
 
     def best(self) -> ConfigSummary | None:
-        """Return the eligible config with the best mean composite, None while there is none.
+        """Return the eligible config that is best by the study's goal, None while there is none.
 
         Where quality is not in use none is eligible for a profile, and all that ran are ranked.
         """
         judged = self.references is not None and "quality" in self.references.components
         scored = [
-            s for s in self.summaries if s.final_score is not None and (s.eligible or not judged)
+            s for s in self.summaries if objective_of(s) is not None and (s.eligible or not judged)
         ]
-        return max(scored, key=lambda s: s.final_score or 0.0, default=None)
+        return max(scored, key=lambda s: objective_of(s) or 0.0, default=None)
 
     def baseline(self) -> ConfigSummary | None:
         """Return the baseline, None until it is measured."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from storage.records import CurvePoint, DeviceSample, TrialRecord
 from storage.telemetry import Telemetry
 from tuner.aggregate import ConfigSummary, hardware_of
+from tuner.goal import objective_of
 from tuner.report.overview import front_of
 from tuner.report.reading import StudyReading
 from tuner.space import HardwareConfig
@@ -57,7 +58,7 @@ def read_series(
     places = list(chosen.values())
 
     def rank(summary: ConfigSummary) -> tuple[int, bool, bool, float]:
-        config, score = summary.config, summary.final_score or -1.0
+        config, score = summary.config, objective_of(summary) or -1.0
         place = places.index(config) if config in places else len(places)
         return place, summary.trial != 0, summary.trial not in front, -score
 

@@ -39,7 +39,20 @@ def headline(study: StudyReading) -> str:
     limit = "" if best.bound in (None, UNEXPLAINED) else f"; bound by {best.bound}"
     return (
         f"{study.name} on {hardware}: best is {best.config}, {best.sps:,.0f} env-steps/s, "
-        f"{gain:.2f} × the baseline{quality}{limit}"
+        f"{gain:.2f} × the baseline{quality}{_soonest(best, baseline)}{limit}"
+    )
+
+
+def _soonest(best: ConfigSummary, baseline: ConfigSummary) -> str:
+    """Return how soon the best config reached the target return, if that was the goal."""
+    if best.goal_score is None:
+        return ""
+    if best.seconds_to_target is None:
+        return "; no config reached the target return"
+    before = number(baseline.seconds_to_target, ".3g")
+    return (
+        f"; {best.seconds_to_target:.3g} s to the target return (baseline "
+        f"{f'{before} s' if baseline.seconds_to_target is not None else 'never'})"
     )
 
 
@@ -94,14 +107,17 @@ def reservations(study: StudyReading) -> list[str]:
             "and nothing else; every figure was measured here"
         )
     lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
-    lines.append(how_it_ended(study))
+    lines += how_it_ended(study)
     return lines
 
 
-def how_it_ended(study: StudyReading) -> str:
-    """Return why the search ended, or that it has not."""
+def how_it_ended(study: StudyReading) -> list[str]:
+    """Return why the search ended and what is believed still to be had, or that it has not."""
     ended = study.facts.get("ended")
-    return f"search ended: {ended['reason']}" if ended else "the search has not ended"
+    if not ended:
+        return ["the search has not ended"]
+    left = ended.get("outlook")
+    return [f"search ended: {ended['reason']}", *([f"still to be had: {left}"] if left else [])]
 
 
 def noise(study: StudyReading) -> str:

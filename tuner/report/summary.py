@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from storage.profile_files import read
+from tuner.goal import objective_of
 from tuner.profiles import PROFILE_NAMES
 from tuner.report.numbers import number
 from tuner.report.overview import front_of
@@ -33,12 +34,14 @@ def print_report(name: str, places: Mapping[str, object]) -> None:
 def _configs(study: StudyReading, width: int) -> Table:
     """Return the table of configs; on a narrow terminal without what scores are made of."""
     is_wide = width >= WIDE
+    is_timed = any(s.goal_score is not None for s in study.summaries)
+    learned = ("to target s",) if is_timed else ("quality",)
     more = ("util %", "memory GB") if is_wide else ()
     table = Table(box=None, pad_edge=False)
-    for column in ("trial", "config", "env-steps/s", "quality", *more, "score"):
+    for column in ("trial", "config", "env-steps/s", *learned, *more, "score"):
         table.add_column(column, justify="left" if column == "config" else "right", no_wrap=True)
     front, baseline = set(front_of(study)), study.baseline()
-    ordered = sorted(study.summaries, key=lambda s: -(s.final_score or -1.0))
+    ordered = sorted(study.summaries, key=lambda s: -(objective_of(s) or -1.0))
     shown = [s for s in ordered if s.status == "success"][:SHOWN]
     if baseline is not None and baseline not in shown:
         shown.append(baseline)
@@ -48,13 +51,15 @@ def _configs(study: StudyReading, width: int) -> Table:
             f"{s.trial}*" if s.trial in front else f"{s.trial} ",
             str(s.config),
             number(s.sps, ",.0f"),
-            number(s.quality_score, ".2f"),
+            number(s.seconds_to_target, ".3g") if is_timed else number(s.quality_score, ".2f"),
             *extra,
             number(s.final_score, ".3f"),
         )
     left_out = len([s for s in ordered if s.status == "success"]) - len(shown)
     failed = without_result(study.summaries)
     caption = ["* on the Pareto front", "0 is the baseline"]
+    if is_timed:
+        caption.append("by the seconds of training to the target return")
     if left_out > 0:
         caption.append(f"{left_out} more")
     if failed:

@@ -13,7 +13,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.model import Array, SmoothModel, SpeedModel, coordinates, expected_improvement
+from tuner.search.model import Array, SpeedModel, expected_improvement
+from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
 
 STARTUP = 5
@@ -29,7 +30,8 @@ class StructuredSampler(BaseSampler):
         self._configs = space.configs()
         self._random = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
-        self._points = _standardised(self._configs)
+        self._scale = Scale.of(space)
+        self._points = self._scale.points(self._configs)
 
     def reseed_rng(self) -> None:
         """Take fresh random states, as Optuna asks of a sampler in a new worker."""
@@ -82,23 +84,12 @@ class StructuredSampler(BaseSampler):
         configs, values = [_config(t) for t in seen], [_value(t) for t in seen]
         sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
         targets = sign * np.array(values)
-        speed = self._speed(seen)
-        trend, candidates = self._trend(speed, configs), [self._configs[i] for i in left]
-        model = SmoothModel(self._standardise(configs), trend, targets)
-        mean, deviation = model.predict(self._points[left], self._trend(speed, candidates))
+        candidates = [self._configs[i] for i in left]
+        rates = [t.user_attrs.get("sps") for t in seen]
+        model = Surrogate(self._scale, configs, targets, rates)
+        mean, deviation = model.predict(candidates)
         gain = expected_improvement(mean, deviation, float(targets.max()))
-        return left[int(np.argmax(gain / self._cost(speed, candidates)))]
-
-    def _speed(self, seen: list[FrozenTrial]) -> SpeedModel | None:
-        timed = [t for t in seen if t.user_attrs.get("sps")]
-        if len(timed) < 2:
-            return None
-        return SpeedModel.fit([_config(t) for t in timed], [t.user_attrs["sps"] for t in timed])
-
-    def _trend(self, speed: SpeedModel | None, configs: list[HardwareConfig]) -> Array:
-        if speed is None:
-            return np.zeros((len(configs), 0))
-        return np.array([[np.log2(speed.sps(c)) - 16.0] for c in configs])
+        return left[int(np.argmax(gain / self._cost(model.speed, candidates)))]
 
     def _cost(self, speed: SpeedModel | None, configs: list[HardwareConfig]) -> Array:
         """Return how long each config takes beside the quickest, mildly: half is set-up."""
@@ -106,16 +97,6 @@ class StructuredSampler(BaseSampler):
             return np.ones(len(configs))
         window = np.array([1.0 / speed.sps(config) for config in configs])
         return np.asarray(np.sqrt(0.5 + 0.5 * window / window.min()))
-
-    def _standardise(self, configs: list[HardwareConfig]) -> Array:
-        places = {config: i for i, config in enumerate(self._configs)}
-        return self._points[[places[config] for config in configs]]
-
-
-def _standardised(configs: list[HardwareConfig]) -> Array:
-    points = np.array([coordinates(config) for config in configs])
-    spread = points.std(axis=0)
-    return np.asarray((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
 def _has_config(trial: FrozenTrial) -> bool:

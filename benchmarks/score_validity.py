@@ -1,0 +1,298 @@
+"""Does a short trial's score say which config reaches a return soonest, and with which weights?
+
+    .venv/bin/python benchmarks/score_validity.py --out benchmarks/results/<device>
+    .venv/bin/python benchmarks/score_validity.py --quick      two budgets, few weights
+
+On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should be longer than a
+study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
+repeats at a time, and the other half tells how soon each config truly reached the target return.
+Tables know a policy's evaluation at their end alone: quality rests on training returns here.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from grid import Grid, Row, read_grid
+from ppo_document import deliver, facts, parser_of, say, this_device
+from replay_methods import METHODS
+from replay_study import Half, chosen, halves, judged
+from scipy.stats import spearmanr
+
+from storage.records import TrialRecord
+from tuner.aggregate import summarise
+from tuner.goal import time_score
+from tuner.measurement import Evaluation, seconds_to
+from tuner.references import References
+from tuner.score import Weights, score
+from tuner.space import HardwareConfig
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+DEFAULT = (0.4, 0.4, 0.2)
+"""The weights of a study, of utilisation, quality and throughput."""
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Budgets, as shares of a table's env-steps."""
+GOOD_ENOUGH = 0.02
+"""A shorter budget is preferred to one whose rank correlation is higher by no more than this."""
+
+Choice = tuple[float, tuple[float, float, float]]
+"""A budget's share and weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What one half of a table tells of each config over its whole curves.
+
+    `scores` order configs by how soon they reached the target, those that did not by their
+    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it.
+    """
+
+    scores: dict[HardwareConfig, float]
+    seconds: dict[HardwareConfig, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What scores of one budget and one set of weights are worth on one table.
+
+    `correlation` is Spearman's between score and truth, None where either is constant; `slowdown`
+    the chosen config's seconds over the least, infinite where it did not reach the target and
+    None where none did.
+    """
+
+    correlation: float | None
+    slowdown: float | None
+
+
+def main() -> None:
+    """Measure, choose, print and, if asked, write."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+    arguments = parser.parse_args()
+    tables = sorted(arguments.grids.glob("*.json.gz"))
+    if not tables:
+        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
+    shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
+    candidates = simplex(0.4 if arguments.quick else 0.2)
+    found: dict[str, dict[Choice, Validity]] = {}
+    with ProcessPoolExecutor() as pool:
+        measured = pool.map(partial(measure, shares=shares, candidates=candidates), tables)
+        for table, validities in zip(tables, measured, strict=True):
+            name = table.name.removesuffix(".json.gz")
+            found[name] = validities
+            say(f"{name}: done")
+    document = facts(this_device()) | result(found)
+    deliver(document, in_words(document), arguments)
+
+
+def simplex(step: float) -> list[tuple[float, float, float]]:
+    """Return all weights of sum 1 that are multiples of a step, the default among them."""
+    number = round(1 / step)
+    parts = [
+        (i / number, j / number, (number - i - j) / number)
+        for i, j in itertools.product(range(number + 1), repeat=2)
+        if i + j <= number
+    ]
+    return [DEFAULT, *(p for p in parts if not all(map(math.isclose, p, DEFAULT)))]
+
+
+def measure(
+    table: Path, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
+) -> dict[Choice, Validity]:
+    """Return the validity of each budget and weights on a table, over both halves."""
+    return validities(read_grid(table), shares=shares, candidates=candidates)
+
+
+def validities(
+    grid: Grid, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
+) -> dict[Choice, Validity]:
+    """Return the validity of each budget and weights: the mean of each half judged by the other."""
+    truths = [truth_of(other) for other in reversed(halves(grid))]
+    found: dict[Choice, Validity] = {}
+    for share in shares:
+        short = [judged(half, METHODS["grid"]) for half in halves(cut(grid, share))]
+        for weights in candidates:
+            each = [
+                _validity(*half, truth, weights) for half, truth in zip(short, truths, strict=True)
+            ]
+            found[share, weights] = _mean(each)
+    return found
+
+
+def cut(grid: Grid, share: float) -> Grid:
+    """Return a table as if every trial had trained for a share of its env-steps."""
+    env_steps = math.ceil(grid.facts["env_steps"] * share)
+    rows = tuple(_cut_row(row, env_steps) for row in grid.rows)
+    return Grid({**grid.facts, "env_steps": env_steps}, rows)
+
+
+def _cut_row(row: Row, env_steps: int) -> Row:
+    """Return a row up to the first block that ends at or past `env_steps`."""
+    learning = [point for point in row.curve if point.learning]
+    kept = tuple(
+        p for i, p in enumerate(learning) if i == 0 or learning[i - 1].env_steps < env_steps
+    )
+    tail = [p.metrics.get("mean_return") for p in kept[-max(2, len(kept) // 4) :]]
+    known = [value for value in tail if value is not None]
+    if row.record.status != "success" or len(known) < 2:
+        return replace(row, curve=kept, evaluation=None)
+    error = statistics.stdev(known) / math.sqrt(len(known))
+    changed = None if row.evaluation is None else row.evaluation.params_changed
+    evaluation = Evaluation(statistics.fmean(known), error, params_changed=changed)
+    record = replace(row.record, mean_return=evaluation.mean_return, env_steps=kept[-1].env_steps)
+    return Row(record, kept, evaluation)
+
+
+def truth_of(half: Half) -> Truth:
+    """Return how soon each config reached the target return of its own half's calibration."""
+    _, references, _ = judged(half, METHODS["grid"])
+    target, start = references.target_return, references.quality.random_return
+    if target is None or target <= start:
+        raise ValueError(f"a table must have a target return above {start}, but got {target}")
+    scores, seconds = {}, {}
+    for config, rows in half.rows.items():
+        times = [seconds_to(row.curve, target) for row in rows]
+        returns = [[p.metrics.get("mean_return") for p in row.curve if p.learning] for row in rows]
+        best = [max((r for r in one if r is not None), default=None) for one in returns]
+        # Any reference orders the times alike: one second.
+        scores[config] = statistics.fmean(
+            time_score(time, reference_s=1.0, best_return=r, start=start, target=target)
+            for time, r in zip(times, best, strict=True)
+        )
+        reached = [time for time in times if time is not None]
+        if len(reached) == len(times):
+            seconds[config] = statistics.fmean(reached)
+    return Truth(scores, seconds)
+
+
+def _validity(
+    records: Sequence[TrialRecord],
+    references: References,
+    baseline: HardwareConfig,
+    truth: Truth,
+    weights: tuple[float, float, float],
+) -> Validity:
+    """Return what the records of a half are worth when they are scored with these weights."""
+    weighted = replace(references, weights=Weights(*weights))
+    if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
+        return Validity(None, None)
+    scored = [_scored(record, weighted) for record in records]
+    known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
+    pairs = [(s.final_score, truth.scores[s.config]) for s in known]
+    correlation = None
+    if all(len(set(side)) > 1 for side in zip(*pairs, strict=True)):
+        correlation = float(spearmanr(pairs).statistic)
+    config = chosen(scored, weighted, baseline, 1)["balanced"]
+    if not truth.seconds:
+        return Validity(correlation, None)
+    return Validity(correlation, truth.seconds.get(config, math.inf) / min(truth.seconds.values()))
+
+
+def _scored(record: TrialRecord, references: References) -> TrialRecord:
+    if record.status != "success":
+        return record
+    scores = score(
+        references.scores(),
+        device_util=record.device_util,
+        quality_score=record.quality_score,
+        sps=record.sps,
+    )
+    return replace(record, final_score=scores.final_score)
+
+
+def _mean(each: Sequence[Validity]) -> Validity:
+    """Return the mean correlation and the geometric mean slowdown of what is known."""
+    correlations = [v.correlation for v in each if v.correlation is not None]
+    slowdowns = [v.slowdown for v in each if v.slowdown is not None]
+    return Validity(
+        statistics.fmean(correlations) if correlations else None,
+        statistics.geometric_mean(slowdowns) if slowdowns else None,
+    )
+
+
+def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
+    """Return the shortest budget whose best weights order configs about as well as any.
+
+    That is the highest mean rank correlation over the tables, less `GOOD_ENOUGH`; None where no
+    correlation is known.
+    """
+    means = {choice: _mean([table[choice] for table in found]).correlation for choice in found[0]}
+    known = {choice: mean for choice, mean in means.items() if mean is not None}
+    if not known:
+        return None
+    highest = max(known.values())
+    share = min(share for (share, _), mean in known.items() if mean >= highest - GOOD_ENOUGH)
+    return max((choice for choice in known if choice[0] == share), key=lambda c: known[c])
+
+
+def result(found: dict[str, dict[Choice, Validity]]) -> dict[str, Any]:
+    """Return the figures of each table with the default weights, and what would be chosen.
+
+    `left_out` has for each table the choice made on the others and what it is worth on this one.
+    """
+    shares = sorted({share for share, _ in next(iter(found.values()))})
+    left_out = {}
+    for name in found if len(found) > 1 else ():
+        if (
+            choice := choose([table for other, table in found.items() if other != name])
+        ) is not None:
+            left_out[name] = _as_data(choice, found[name][choice])
+    best = choose(list(found.values()))
+    over_all = None if best is None else _mean([table[best] for table in found.values()])
+    return {
+        "tables": {
+            name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
+            for name, table in found.items()
+        },
+        "left_out": left_out,
+        "chosen": None if best is None or over_all is None else _as_data(best, over_all),
+    }
+
+
+def _as_data(choice: Choice, validity: Validity) -> dict[str, Any]:
+    return {
+        "share": choice[0],
+        "weights": list(choice[1]),
+        "correlation": validity.correlation,
+        "slowdown": None
+        if validity.slowdown is None or math.isinf(validity.slowdown)
+        else validity.slowdown,
+        "reached": None if validity.slowdown is None else math.isfinite(validity.slowdown),
+    }
+
+
+def in_words(document: dict[str, Any]) -> str:
+    """Return the tables of all figures."""
+    lines = [
+        "rank correlation of final_score with the true time to the target return (1: the same "
+        "order), and how many times the least of these times the chosen `balanced` takes",
+        f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s}",
+    ]
+    for name, rows in document["tables"].items():
+        lines += [_line(name, row) for row in rows]
+    lines.append("chosen on all other tables, tested on the one that is named")
+    lines += [_line(name, row) for name, row in document["left_out"].items()]
+    if not document["left_out"]:
+        lines.append("none: that takes two tables")
+    if document["chosen"] is not None:
+        lines += ["chosen on all tables, and not tested", _line("all", document["chosen"])]
+    return "\n".join(lines)
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    weights = "/".join(f"{weight:g}" for weight in row["weights"])
+    correlation = "" if row["correlation"] is None else f"{row['correlation']:.2f}"
+    slowdown = {True: f"{row['slowdown'] or 0:.2f} ×", False: "never", None: ""}[row["reached"]]
+    return f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} {slowdown:>9s}"
+
+
+if __name__ == "__main__":
+    main()

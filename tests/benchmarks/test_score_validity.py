@@ -1,0 +1,95 @@
+"""What scores are worth: on a made-up table, and the choice of weights on figures made by hand."""
+
+import math
+
+import pytest
+from grid import Grid
+from replay_study import halves
+from score_validity import (
+    DEFAULT,
+    Choice,
+    Validity,
+    choose,
+    cut,
+    in_words,
+    result,
+    simplex,
+    truth_of,
+    validities,
+)
+
+from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
+from tuner.space import SearchSpace
+
+SPACE = SearchSpace((16, 64, 256), (16, 64), (2, 4), (2, 4))
+LEARNING = (0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def grid() -> Grid:
+    return made_up_grid(SPACE)
+
+
+def table(**correlations: float) -> dict[Choice, Validity]:
+    """Return figures of two budgets (0.5 and 1), for default weights and learning alone."""
+    names = {"short": (0.5, DEFAULT), "short_learning": (0.5, LEARNING),
+             "long": (1.0, DEFAULT), "long_learning": (1.0, LEARNING)}  # fmt: skip
+    return {names[name]: Validity(value, 2.0) for name, value in correlations.items()}
+
+
+def test_weights_are_the_default_and_a_lattice_of_sum_one() -> None:
+    weights = simplex(0.2)
+    assert len(weights) == len(set(weights)) == 21
+    assert weights[0] == DEFAULT
+    assert all(math.isclose(sum(w), 1.0) for w in weights)
+
+
+def test_a_row_is_cut_at_the_block_that_ends_the_budget(grid: Grid) -> None:
+    short = cut(grid, 0.25)
+    assert short.facts["env_steps"] == 50_000
+    for before, after in zip(grid.rows, short.rows, strict=True):
+        assert len(after.curve) == 8  # of 32 blocks
+        assert after.curve == before.curve[:8]
+        # The curve rises by 1/32 of its end a block: the mean of blocks 7 and 8 is 7.5/32 of it.
+        end = before.curve[-1].metrics["mean_return"] or 0.0
+        assert after.evaluation is not None
+        assert after.evaluation.mean_return == pytest.approx(7.5 / 32 * end)
+
+
+def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:
+    half = halves(grid)[1]
+    truth = truth_of(half)
+    # 90 % of the optimum is reached by those whose return is made up to end above it.
+    assert set(truth.seconds) == {
+        config for config, rows in half.rows.items()
+        if all((r.evaluation.mean_return if r.evaluation else 0.0) >= 0.9 * OPTIMUM for r in rows)
+    }  # fmt: skip
+    soonest = min(truth.seconds, key=truth.seconds.__getitem__)
+    assert max(truth.scores, key=truth.scores.__getitem__) == soonest
+    never = [config for config in truth.scores if config not in truth.seconds]
+    assert min(never, key=quality) == min(never, key=truth.scores.__getitem__)
+
+
+def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
+    speed = (0.0, 0.0, 1.0)
+    found = validities(grid, shares=(0.25,), candidates=[DEFAULT, LEARNING, speed])
+    learning, alone = found[0.25, LEARNING], found[0.25, speed]
+    assert learning.correlation is not None
+    assert alone.correlation is not None
+    assert alone.correlation < 0.5 < 0.9 < learning.correlation <= 1.0
+    assert found[0.25, DEFAULT].slowdown == pytest.approx(1.0, abs=0.2)
+
+
+def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_other() -> None:
+    one = table(short=0.80, short_learning=0.90, long=0.85, long_learning=0.91)
+    other = table(short=0.70, short_learning=0.20, long=0.95, long_learning=0.60)
+    assert choose([one]) == (0.5, LEARNING)  # 0.90 is within 0.02 of 0.91
+    assert choose([other]) == (1.0, DEFAULT)
+    found = result({"one": one, "other": other})
+    assert found["left_out"]["one"] == {
+        "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
+        "reached": True,
+    }  # fmt: skip
+    assert found["left_out"]["other"]["correlation"] == 0.20
+    assert found["chosen"]["share"] == 1.0
+    assert "other                 50.0%          0/1/0         0.20    2.00 ×" in in_words(found)

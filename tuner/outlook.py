@@ -1,0 +1,100 @@
+"""What is still to be had: how much the best untried config is expected to raise the score.
+
+Apart from `tuner.stopping`, which is asked whether it is too little, because a report says it
+however a search has ended. The figure is made from the table alone: the same after a resume.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from storage.records import TrialRecord
+from tuner.aggregate import ConfigSummary, summarise
+from tuner.goal import objective_of
+from tuner.search.model import Array
+from tuner.search.surrogate import Scale, Surrogate
+from tuner.space import SearchSpace
+
+FEWEST = 8
+"""Scored configs below which nothing is said: a length for each coordinate must be fitted."""
+MOST = 400
+"""Configs that are modelled; of more the best ones, as what is near them matters most."""
+REACH = 6.0
+"""Standard deviations beyond which nothing is to be had."""
+STEPS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a model of the scored configs expects of the untried ones.
+
+    `gain` is by how much the best of `num_untried` configs is expected to exceed `best`, the score
+    of the best config so far; `num_scored` configs tell it.
+    """
+
+    gain: float
+    best: float
+    num_scored: int
+    num_untried: int
+
+    @property
+    def share(self) -> float:
+        """The gain as a share of the best score."""
+        return self.gain / self.best
+
+    def __str__(self) -> str:
+        number = self.num_untried
+        which = "the one untried config" if number == 1 else f"the best of {number} untried configs"
+        return (
+            f"{percent(self.share)} of the score by {which}, as a model of the {self.num_scored} "
+            "scored ones expects"
+        )
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, as precise as one can mean it."""
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
+def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | None:
+    """Return what is believed still to be had, None where the table tells too little.
+
+    Gains are counted from the best eligible config. Untried are configs without a measurement that
+    ran or was refused; one that was interrupted is untried.
+    """
+    tried = [s for s in summarise(records, with_intervals=False) if s.status != "interrupted"]
+    scored = sorted((s for s in tried if objective_of(s) is not None), key=_score, reverse=True)
+    known = {summary.config for summary in tried}
+    untried = [config for config in space.configs() if config not in known]
+    eligible = [s for s in scored if s.eligible] or scored
+    if len(scored) < FEWEST or not untried or _score(eligible[0]) <= 0:
+        return None
+    modelled = scored[:MOST]
+    model = Surrogate(
+        Scale.of(space),
+        [summary.config for summary in modelled],
+        np.array([_score(summary) for summary in modelled]),
+        [summary.sps for summary in modelled],
+    )
+    # Where the best was lucky, more is to be had beyond what it is worth than beyond what it got.
+    believed, _ = model.predict([summary.config for summary in eligible[:MOST]])
+    gain = expected_excess(*model.predict(untried), float(believed.max()))
+    return Outlook(gain, _score(eligible[0]), len(scored), len(untried))
+
+
+def _score(summary: ConfigSummary) -> float:
+    return objective_of(summary) or 0.0
+
+
+def expected_excess(mean: Array, deviation: Array, best: float) -> float:
+    """Return by how much the highest of several uncertain values is expected to exceed `best`.
+
+    The integral over t > best of 1 − Π Φ((t − mean) / deviation). The values are taken to be
+    independent: neighbours that rise together exceed it by less.
+    """
+    top = max(best, float((mean + REACH * deviation).max()))
+    t = np.linspace(best, top, STEPS)
+    below = log_ndtr((t[:, None] - mean) / deviation).sum(axis=1)
+    return float(np.trapezoid(-np.expm1(below), t))
