@@ -25,6 +25,7 @@ from tuner.bench import Bench, Order, Say
 from tuner.config import GROUP_MARK, StudyConfig
 from tuner.contamination import Repeats
 from tuner.measurement import Measurement
+from tuner.observer import Kept
 from tuner.outcome import Interrupted, Outcome
 from tuner.protocol import Event, TrainRequest
 from tuner.references import References, judge
@@ -221,6 +222,7 @@ class Session:
         self.journal.settle(self._save)
         self.add_rows()
         self.say(describe(record))
+        self.bench.observer.see(Kept(record))
         return record
 
     def save_leftovers(self) -> None:

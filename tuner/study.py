@@ -52,6 +52,7 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, groups_of, require_name
+from tuner.observer import NOBODY, Observer
 from tuner.opening import open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
@@ -63,27 +64,27 @@ from tuner.workload import data_facts, refuse_other_data
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
 
-def start(config: StudyConfig, name: str, *, say: Say) -> Ending:
-    """Create a study and run it to its end.
+def start(config: StudyConfig, name: str, *, say: Say, observer: Observer = NOBODY) -> Ending:
+    """Create a study and run it to its end, with an observer looking on.
 
     Raises:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
     require_name(name)
-    return begin(config, name, say=say)
+    return begin(config, name, say=say, observer=observer)
 
 
-def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
+def begin(config: StudyConfig, name: str, *, say: Say, observer: Observer = NOBODY) -> Ending:
     """Create a study, or the group of one for other hardware, and run it to its end."""
     started = time.monotonic()
     url = config.storage_url(name)
     require_database_itself(url)  # a wrong address is refused before the study's folder is made
     data, spots = data_facts(config), places_for(config)
-    with _hold(config, name), Interrupts() as interrupts, spots[0].taken():
+    with _hold(config, name), Interrupts(warn=observer.warn) as interrupts, spots[0].taken():
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
-        with open_bench(config, logs, interrupts, say) as bench:
+        with open_bench(config, logs, interrupts, say, observer=observer) as bench:
             probed = probe_device(bench)
             config = config.resolved(device_kind(probed))
             learn_peaks(bench, config, probed)
@@ -118,7 +119,12 @@ def begin(config: StudyConfig, name: str, *, say: Say) -> Ending:
 
 
 def resume(
-    name: str, flags: Mapping[str, object], *, allow_mixed: bool = False, say: Say
+    name: str,
+    flags: Mapping[str, object],
+    *,
+    allow_mixed: bool = False,
+    say: Say,
+    observer: Observer = NOBODY,
 ) -> Ending:
     """Go on with a study where it stands.
 
@@ -129,19 +135,22 @@ def resume(
         flags: settings given anew; those of workload and space must be the study's own.
         allow_mixed: whether other hardware goes on with its own group instead, see `group_here`.
         say: tells the user a line.
+        observer: looks on.
 
     Raises:
         Refused: another space, workload or hardware than the study's.
         StudyNotFound: there is no such study.
     """
     try:
-        return _resume(name, flags, say=say)
+        return _resume(name, flags, say=say, observer=observer)
     except OtherHardware as error:
         if not allow_mixed or GROUP_MARK in name:
             raise
         config, group, exists = group_here(name, flags, error.here)
     say(f"this is other hardware than that of {name}: measured apart, as {group}")
-    return _resume(group, flags, say=say) if exists else begin(config, group, say=say)
+    if exists:
+        return _resume(group, flags, say=say, observer=observer)
+    return begin(config, group, say=say, observer=observer)
 
 
 def group_here(
@@ -158,7 +167,7 @@ def group_here(
     return config.model_copy(update={"workers": 1, "devices": None}), group, exists
 
 
-def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
+def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Observer) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags, say=say)
     require_database_itself(config.storage_url(name))
@@ -169,7 +178,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
     refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
     with (
         _hold(config, name),
-        Interrupts() as interrupts,
+        Interrupts(warn=observer.warn) as interrupts,
         spots[0].taken(),
         open_bench(
             config,
@@ -177,6 +186,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
             interrupts,
             say,
             util_source=util_source_of(config, name, facts),
+            observer=observer,
         ) as bench,
     ):
         probed = probe_device(bench)

@@ -8,6 +8,11 @@ import io
 import sys
 from typing import TextIO
 
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
+
 _GONE = (errno.EPIPE, errno.EIO)
 
 
@@ -23,6 +28,11 @@ class _Forgiving(io.FileIO):
             if error.errno in _GONE:
                 return size
             raise
+
+
+def harmless(text: str) -> str:
+    """Return a text whose control characters are spelled out, but for tabs and ends of lines."""
+    return text.translate(_CONTROLS)
 
 
 def outlive_readers() -> None:

@@ -15,6 +15,7 @@ from storage.recovery import is_taken_over, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.bench import Say
 from tuner.objective import Objective, TrialFailed
+from tuner.observer import Stood
 from tuner.score import default_min_gain
 from tuner.search.sampler import SpaceExhausted, num_untried
 from tuner.session import Session
@@ -54,15 +55,24 @@ def reason_now(session: Session) -> str | None:
     min_gain = config.min_gain
     if min_gain is None:
         min_gain = default_min_gain(session.references.epsilon)
-    return reason_to_stop(
-        session.records(),
+    stood = Stood(
+        records=session.records(),
+        references=session.references,
         trials=config.trials,
-        patience=config.patience,
-        min_gain=min_gain,
-        min_trials=config.min_trials,
         untried=num_untried(study, config.space()) + num_waiting(study),
         time_left_s=session.time_left_s(),
         running=len(running_trials(study)),
+    )
+    session.bench.observer.see(stood)
+    return reason_to_stop(
+        stood.records,
+        trials=stood.trials,
+        patience=config.patience,
+        min_gain=min_gain,
+        min_trials=config.min_trials,
+        untried=stood.untried,
+        time_left_s=stood.time_left_s,
+        running=stood.running,
     )
 
 

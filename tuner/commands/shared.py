@@ -11,14 +11,10 @@ import typer
 
 from tuner.address import hide_in_text
 from tuner.interrupts import own_slot
+from tuner.terminal import harmless
 
 if TYPE_CHECKING:
     from tuner.config import StudyConfig
-
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
-}
-"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -70,7 +66,7 @@ def say(line: str) -> None:
     """
     slot = own_slot()
     told = line if slot is None else f"[{slot}] {line}"
-    whole = f"{hide_in_text(told).translate(_CONTROLS)}\n"  # in one write: threads say lines too
+    whole = f"{harmless(hide_in_text(told))}\n"  # in one write: threads say lines too
     print(whole, end="", file=sys.stderr, flush=True)
 
 
