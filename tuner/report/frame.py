@@ -13,7 +13,7 @@ from rich.text import Text
 from storage.records import STATUSES, TrialRecord
 from tuner.address import hide_in_text
 from tuner.aggregate import ConfigSummary, hardware_of
-from tuner.report.numbers import duration, number, sparkline
+from tuner.report.numbers import clock, duration, number, sparkline
 from tuner.report.progress import Progress, Running
 from tuner.stopping import counted
 from tuner.terminal import harmless
@@ -63,11 +63,11 @@ def _row(label: str, *parts: Part) -> Text:
 
 
 def _headline(progress: Progress, width: int, now: float) -> Text:
-    clock = duration(round(now - progress.since)) if now - progress.since >= 60 else ""
+    elapsed = clock(now - progress.since)
     name = progress.study or "opening the study"
     line = Text(f"{name} on {progress.device}" if progress.device else name, style="bold")
-    line.truncate(width - len(clock) - 1, overflow="ellipsis", pad=True)
-    return line.append(f" {clock}")
+    line.truncate(width - len(elapsed) - 1, overflow="ellipsis", pad=True)
+    return line.append(f" {elapsed}")
 
 
 def _search(progress: Progress, width: int, now: float) -> Iterator[Text]:
@@ -92,7 +92,7 @@ def _search(progress: Progress, width: int, now: float) -> Iterator[Text]:
         sooner = "; a search without gain ends sooner" if width >= WIDE else ""
         yield _row(
             "left",
-            (f"about {duration(left_s)}", "bold"),
+            (f"about {clock(left_s)}", "bold"),
             f", estimated from {progress.estimate.num_timed} trials ({progress.estimate.until})",
             sooner,
         )

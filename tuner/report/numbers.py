@@ -12,8 +12,11 @@ def number(value: float | None, form: str) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as `7.5 s`, `3:05` or `1:02:03`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as `0:07`, `3:05` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
