@@ -114,7 +114,7 @@ def _present(progress: Progress, width: int, now: float) -> Iterator[Text]:
     if running.env_steps is not None:
         share = min(1.0, running.env_steps / running.total_steps)
         speed = f", {number(running.sps, ',.0f')} env-steps/s"
-        yield _row("env-steps", *_bar(share), f" {share:.0%}", speed)
+        yield _row("env-steps", *_bar(share), f" {100 * share:.0f} %", speed)
     if running.returns:
         line = sparkline(running.returns)
         yield _row("return", (line, "cyan"), f" {running.returns[-1]:.4g}")
@@ -160,10 +160,12 @@ def _table(progress: Progress, width: int, room: int) -> Iterator[Text]:
     score, quality, speed = _COLUMNS
     heads = f"{'score':>{score}}{'quality':>{quality}}{'env-steps/s':>{speed}}  config"
     yield _row("", (heads, "dim"))
-    if best is not None and best.trial:
+    is_beaten = best is not None and best.trial != baseline.trial
+    if best is not None and is_beaten:
         gain = _gain(best, baseline, width)
         yield _row("best", (f"{_numbers(best)}  {best.config}{gain}", "green"))
-    yield _row("baseline", f"{_numbers(baseline)}  {baseline.config}")
+    style, words = ("green", " best") if best is not None and not is_beaten else ("", "")
+    yield _row("baseline", (f"{_numbers(baseline)}  {baseline.config}{words}", style))
     last = [record for record in progress.records.values() if record.trial > 0]
     for record in last[: -1 - min(MOST_LAST, max(0, room - 4)) : -1]:
         yield _last(record, width)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from tests.tuner.measurements import failure
-from tests.tuner.report.told import event, progress
+from tests.tuner.measurements import failure, record
+from tests.tuner.report.told import EVENTS, RECORDS, event, progress, stood
 from tuner.observer import Asked, Kept, Notice
 from tuner.report.frame import MOST_LAST, frame
+from tuner.report.numbers import clock
 from tuner.report.progress import Progress
 
 NOW = event("block").t
@@ -34,12 +35,12 @@ def row(shown: list[str], label: str) -> str:
 def test_a_frame_shows_the_search_the_trial_the_device_and_the_best(width: int) -> None:
     shown = lines(progress("block"), width=width)
     assert shown[0].startswith("demo on Some Processor")
-    assert shown[0].rstrip().endswith("5:02")  # since the command began
+    assert shown[0].endswith(f" {clock(300 + NOW - EVENTS[0].t)}")  # since the command began
     assert row(shown, "trials") == "3 of 10: 3 success; not counted: 1 predicted_oom"
     assert re.match(r"about 2:\d\d, estimated from 3 trials \(--trials 10\)", row(shown, "left"))
     assert row(shown, "now") == "trial 5: 16x16 mb2 ep2"
     assert row(shown, "phase").startswith("measuring for ")
-    assert re.match(r"█{12} 100%, [\d,]+ env-steps/s$", row(shown, "env-steps"))
+    assert re.match(r"█{12} 100 %, [\d,]+ env-steps/s$", row(shown, "env-steps"))
     assert re.match(r"[▁▂▃▄▅▆▇█]{2,32} \S+$", row(shown, "return"))
     assert row(shown, "util") == "██████████░░ 80 %"
     assert re.match(r"[█░]{12} 0\.313 of \S+ GB, \S+ predicted", row(shown, "memory"))
@@ -50,7 +51,7 @@ def test_a_frame_shows_the_search_the_trial_the_device_and_the_best(width: int) 
 
 
 def test_what_is_not_known_is_not_shown() -> None:
-    shown = lines(progress("ready"))
+    shown = lines(progress("ready"), now=NOW + 10.0)
     labels = {line[:10].strip() for line in shown}
     assert labels.isdisjoint({"env-steps", "return", "util", "memory"})
     assert row(shown, "phase").startswith("starting")
@@ -80,3 +81,10 @@ def test_what_a_process_said_cannot_reach_the_terminal_raw() -> None:
     assert "\x1b" not in shown
     assert "secret" not in shown
     assert r"it said \x1b[2J and postgresql" in shown
+
+
+def test_a_baseline_that_nothing_beats_is_the_best() -> None:
+    worse = record(1, duration=10.0, final_score=0.4)
+    shown = lines(progress("block", more=[stood([*RECORDS[:2], worse])]))
+    assert row(shown, "baseline") == "0.550     0.50      100,000  64x64 mb4 ep4 best"
+    assert not [line for line in shown if line.startswith("best")]

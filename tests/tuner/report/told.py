@@ -15,7 +15,7 @@ from tuner.space import HardwareConfig
 
 EVENTS = [parse_event(line) for line in
           Path(__file__).with_name("trial_events.jsonl").read_bytes().splitlines()]  # fmt: skip
-"""Of a trial of 16x16 mb2 ep2 on 16,384 env-steps, on a CPU."""
+"""Of 16x16 mb2 ep2 on 16,384 env-steps, on a CPU; every fourth of its learning blocks."""
 REFERENCES = References(
     quality=QualityReferences(random_return=0.0, random_se=0.1, best_return=1.0, max_entropy=None),
     quality_reason=None,
