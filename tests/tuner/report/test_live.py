@@ -34,6 +34,8 @@ class Terminal:
 
     end: TextIO
     _chunks: list[bytes] = field(default_factory=list)
+    _screen: Screen = field(default_factory=lambda: Screen(WIDTH))
+    _num_shown: int = 0
 
     @property
     def output(self) -> str:
@@ -42,7 +44,10 @@ class Terminal:
     @property
     def text(self) -> str:
         """What a user sees now."""
-        return Screen(WIDTH).feed(_whole(self.output)).text
+        output = _whole(self.output)
+        self._screen.feed(output[self._num_shown :])
+        self._num_shown = len(output)
+        return self._screen.text
 
     def wait_for(self, *words: str, patience_s: float = 20.0) -> str:
         """Return what a user sees once it has all these words."""
@@ -186,7 +191,7 @@ def test_a_study_on_a_terminal_is_seen_at_work_and_leaves_its_lines(
         seen = set()
         while process.poll() is None:
             seen |= set(re.findall(r"^(?:left|phase|return|best|trial \d)\b", terminal.text, re.M))
-            time.sleep(0.1)
+            time.sleep(0.2)
         out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (0, 7), terminal.text
     assert {"left", "phase", "return", "trial 1"} <= seen
