@@ -17,6 +17,7 @@ from tuner.errors import TunerError, UsageError
 from tuner.interrupts import Interrupts
 from tuner.isolation import Child, Launcher, run_trial
 from tuner.measurement import MUST_BE_FINITE, Measurement, Roof, Watch, measure, window_of
+from tuner.observer import NOBODY, Asked, Began, Heard, Observer
 from tuner.outcome import Diverged, Outcome
 from tuner.peaks import Peaks
 from tuner.protocol import Event, FitRequest, Question, TrainRequest
@@ -78,6 +79,7 @@ class Bench:
         timeout_s: float,
         say: Say,
         log_name: str = "calibration.log",
+        observer: Observer = NOBODY,
     ) -> None:
         """Make a bench of a device.
 
@@ -88,12 +90,14 @@ class Bench:
             timeout_s: of one trial.
             say: tells the user a line.
             log_name: of the process that answers questions.
+            observer: sees what is asked and measured.
         """
         self.device: Device = device
         self.interrupts = interrupts
         self.peaks: Peaks | None = None
         self.sample_s: float | None = SAMPLE_S  # None leaves the device unwatched
         self.is_wanted: Callable[[], bool] = lambda: True  # asked while the device is waited for
+        self.observer = observer
         self._launcher = launcher
         self._timeout_s = timeout_s
         self._log_name = log_name
@@ -156,6 +160,7 @@ class Bench:
         if isinstance(request, FitRequest):
             request = replace(request, reserve_bytes=request.reserve_bytes + self._held)
         self._asked.send(request)
+        self.observer.see(Asked(request.kind))
         try:
             return self._answer(self._asked, ANSWERS[request.kind])
         except TunerError:
@@ -183,7 +188,17 @@ class Bench:
         if self.sample_s is not None:
             monitor = GPUMonitor(interval=self.sample_s, device=self.device)
 
+        began = Began(
+            trial=order.trial,
+            replicate=order.replicate,
+            config=order.config,
+            env_steps=order.request.env_steps,
+            samples=lambda: () if monitor is None else monitor.samples,
+        )
+        self.observer.see(began)
+
         def on_event(event: Event) -> Outcome | None:
+            self.observer.see(Heard(event))
             if event.name == "compiled" and monitor is not None:
                 monitor.start_monitoring(child.pid)
             if event.name == "measured":

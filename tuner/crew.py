@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from envs.names import is_factory
 from tuner.address import VARIABLE
@@ -40,6 +40,8 @@ LATEST_S = 60.0
 """How long a worker may take to end when no trial runs any more."""
 LOOK_S = 2.0
 """Time between two looks at whether a trial runs."""
+LINES_S = 2.0
+"""How long a worker's last lines may take to come once it has ended."""
 MOST_RESTARTS = 1
 """Times that a worker which died is started anew."""
 
@@ -59,6 +61,7 @@ class Crew:
         *,
         interrupts: Interrupts,
         say: Say,
+        says_their_lines: bool = False,
     ) -> None:
         """Make a crew; nobody is started yet.
 
@@ -68,9 +71,12 @@ class Crew:
             environ: the environment variables of the workers.
             interrupts: what the user asks of the leader, which is passed on.
             say: tells the user a line.
+            says_their_lines: whether what they write goes through `say`, too, and not straight to
+                this process's stderr.
         """
         self._arguments, self._environ = tuple(arguments), dict(environ)
         self._interrupts, self._say = interrupts, say
+        self._says_their_lines = says_their_lines
         self._is_cancelled = False
         self._until: float | None = None
         self._keepers = [
@@ -125,7 +131,7 @@ class Crew:
             self._say(f"worker {number} died ({_describe(code)}): {what}")
 
     def _run(self, number: int, place: Place) -> int:
-        """Run a worker to its end, passing on what is asked meanwhile; return its exit status."""
+        """Run a worker to its end; return its exit status."""
         command = [sys.executable, "-P", "-m", "tuner", "worker", *self._arguments]
         if self._until is not None:  # a worker that is started again has what is left
             left_s = max(self._until - time.monotonic(), 1.0)
@@ -134,9 +140,20 @@ class Crew:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE if self._says_their_lines else None,
                 env={**self._environ, **place.environ, SLOT_VARIABLE: str(number)},
                 start_new_session=True,  # a Ctrl-C of the terminal comes through the leader, once
             )
+        if process.stderr is None:
+            return self._follow(process)
+        lines = threading.Thread(target=self._pass_on, args=(process.stderr,), daemon=True)
+        lines.start()
+        code = self._follow(process)
+        lines.join(LINES_S)
+        return code
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+        """Pass on what is asked until a worker ends; return its exit status."""
         assert process.stdin is not None
         orders = 0
         with process.stdin:
@@ -154,6 +171,11 @@ class Crew:
             process.kill()
             return process.wait()
 
+    def _pass_on(self, lines: IO[bytes]) -> None:
+        with lines:
+            for line in lines:
+                self._say(line.decode(errors="replace").rstrip("\n"))
+
 
 def crew_beside(session: Session, places: Sequence[Place]) -> Crew:
     """Return the crew of a leader, who measures with the same settings as it."""
@@ -167,6 +189,7 @@ def crew_beside(session: Session, places: Sequence[Place]) -> Crew:
         environ,
         interrupts=session.bench.interrupts,
         say=session.say,
+        says_their_lines=session.bench.observer.owns_terminal,
     )
 
 

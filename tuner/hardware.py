@@ -15,6 +15,7 @@ from tuner.devices.detect import open_device
 from tuner.errors import Refused, TunerError
 from tuner.interrupts import Interrupts
 from tuner.isolation import Launcher
+from tuner.observer import NOBODY, Observer
 from tuner.peaks import key_of, path_beside, reachable
 from tuner.protocol import PeaksRequest, ProbeRequest
 
@@ -34,6 +35,7 @@ def open_bench(
     *,
     util_source: str | None = None,
     log_name: str = "calibration.log",
+    observer: Observer = NOBODY,
 ) -> Bench:
     """Return a bench on this machine's device, to be used as a context manager.
 
@@ -44,6 +46,7 @@ def open_bench(
         say: tells the user a line.
         util_source: what utilisation must be read from, None for the best there is.
         log_name: of the process that answers questions; each worker has its own.
+        observer: sees what is asked and measured.
     """
     return Bench(
         open_device(util_source=util_source),
@@ -52,6 +55,7 @@ def open_bench(
         timeout_s=config.timeout,
         say=say,
         log_name=log_name,
+        observer=observer,
     )
 
 

@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -23,6 +24,12 @@ SLOT_VARIABLE = "TUNER_SLOT"
 ORDER = b"stop\n"
 """What a leader writes to a worker's standard input for each request to stop."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def warn_at_once(text: str) -> None:
+    """Write a line to stderr from a signal's handler, past buffers that it may have interrupted."""
+    with contextlib.suppress(OSError):  # the terminal may be what has gone
+        os.write(2, f"\n{text}\n".encode())
 
 
 class Interrupts:
@@ -35,9 +42,15 @@ class Interrupts:
         self,
         first: str = "the running trial ends after its block",
         second: str = "the running trial is killed",
+        *,
+        warn: Callable[[str], None] = warn_at_once,
     ) -> None:
-        """Say what the first and the second request do, in words for the user."""
+        """Say what the first and the second request do, in words for the user.
+
+        `warn` shows them, from within the signal's handler.
+        """
         self.count = 0
+        self._warn = warn
         self._words = (first, second)
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -62,9 +75,7 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._count()
-        line = f"\ninterrupted: {self._words[self.count - 1]}\n"
-        with contextlib.suppress(OSError):  # the terminal may be what has gone
-            os.write(2, line.encode())
+        self._warn(f"interrupted: {self._words[self.count - 1]}")
 
     def _count(self) -> None:
         self.count += 1

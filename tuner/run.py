@@ -26,6 +26,7 @@ from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
 from tuner.finalists import confirm, export
 from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
+from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.outlook import outlook
 from tuner.references import References
@@ -61,6 +62,9 @@ def run(session: Session, crew: Crew) -> Ending:
         session: the leader's hold on the study.
         crew: the workers that search beside it; not started yet.
     """
+    info = session.bench.device.info()
+    opened = Opened(study=session.study.study_name, device=info.name, kind=info.kind)
+    session.bench.observer.see(opened)
     facts = study_facts(session.study)
     if "references" in facts:
         session.references = References.from_json(facts["references"])

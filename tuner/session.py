@@ -22,6 +22,7 @@ from tuner.config import GROUP_MARK
 from tuner.contamination import Repeats
 from tuner.goal import TIME_TO_RETURN, TRAINING_SHARE
 from tuner.measurement import Measurement
+from tuner.observer import Kept
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome
 from tuner.protocol import Event, TrainRequest
@@ -220,6 +221,7 @@ class Session(OpenStudy):
         self.journal.settle(self.save)
         self.add_rows()
         self.say(describe(record))
+        self.bench.observer.see(Kept(record))
         return record
 
     def rewrite_csv(self) -> None:

@@ -54,6 +54,7 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, groups_of, require_name
+from tuner.observer import NOBODY, Observer
 from tuner.opening import open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
@@ -66,20 +67,32 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
 
 def start(
-    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+    config: StudyConfig,
+    name: str,
+    *,
+    say: Say,
+    facts: Mapping[str, Any] | None = None,
+    observer: Observer = NOBODY,
 ) -> Ending:
-    """Create a study and run it to its end; `facts` are stored on it as they are.
+    """Create a study and run it to its end, with an observer looking on.
+
+    `facts` are stored on it as they are.
 
     Raises:
         TunerError: see `tuner.errors`.
         StorageError: see `storage.errors`; among them `StudyExists`.
     """
     require_name(name)
-    return begin(config, name, say=say, facts=facts)
+    return begin(config, name, say=say, facts=facts, observer=observer)
 
 
 def begin(
-    config: StudyConfig, name: str, *, say: Say, facts: Mapping[str, Any] | None = None
+    config: StudyConfig,
+    name: str,
+    *,
+    say: Say,
+    facts: Mapping[str, Any] | None = None,
+    observer: Observer = NOBODY,
 ) -> Ending:
     """Create a study, or the group of one for other hardware, and run it to its end."""
     started = time.monotonic()
@@ -87,10 +100,14 @@ def begin(
     require_database_itself(url)  # a wrong address is refused before the study's folder is made
     profiles = [read(path) for path in config.warm_start or ()]
     data, spots = data_facts(config), places_for(config)
-    with _hold(config, name) as make_sure, Interrupts() as interrupts, spots[0].taken():
+    with (
+        _hold(config, name) as make_sure,
+        Interrupts(warn=observer.warn) as interrupts,
+        spots[0].taken(),
+    ):
         _refuse_existing(url, name)
         logs = config.folder(name) / "logs"
-        with open_bench(config, logs, interrupts, say) as bench:
+        with open_bench(config, logs, interrupts, say, observer=observer) as bench:
             probed = probe_device(bench)
             config = config.resolved(device_kind(probed))
             learn_peaks(bench, config, probed)
@@ -134,7 +151,12 @@ def begin(
 
 
 def resume(
-    name: str, flags: Mapping[str, object], *, allow_mixed: bool = False, say: Say
+    name: str,
+    flags: Mapping[str, object],
+    *,
+    allow_mixed: bool = False,
+    say: Say,
+    observer: Observer = NOBODY,
 ) -> Ending:
     """Go on with a study where it stands.
 
@@ -145,19 +167,22 @@ def resume(
         flags: settings given anew; those of workload and space must be the study's own.
         allow_mixed: whether other hardware goes on with its own group instead, see `group_here`.
         say: tells the user a line.
+        observer: looks on.
 
     Raises:
         Refused: another space, workload or hardware than the study's.
         StudyNotFound: there is no such study.
     """
     try:
-        return _resume(name, flags, say=say)
+        return _resume(name, flags, say=say, observer=observer)
     except OtherHardware as error:
         if not allow_mixed or GROUP_MARK in name:
             raise
         config, group, exists = group_here(name, flags, error.here)
     say(f"this is other hardware than that of {name}: measured apart, as {group}")
-    return _resume(group, flags, say=say) if exists else begin(config, group, say=say)
+    if exists:
+        return _resume(group, flags, say=say, observer=observer)
+    return begin(config, group, say=say, observer=observer)
 
 
 def group_here(
@@ -176,7 +201,7 @@ def group_here(
     return config.model_copy(update=changed), group, exists
 
 
-def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
+def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Observer) -> Ending:
     started = time.monotonic()
     config, facts = find(name, flags, say=say)
     require_database_itself(config.storage_url(name))
@@ -189,7 +214,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
         _hold(
             config, name, patiently=partial(once_it_answers, config.storage_url(name), say=say)
         ) as make_sure,
-        Interrupts() as interrupts,
+        Interrupts(warn=observer.warn) as interrupts,
         spots[0].taken(),
         open_bench(
             config,
@@ -197,6 +222,7 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say) -> Ending:
             interrupts,
             say,
             util_source=util_source_of(config, name, facts),
+            observer=observer,
         ) as bench,
     ):
         probed = probe_device(bench)

@@ -8,11 +8,12 @@ import io
 import sys
 from typing import TextIO
 
-_GONE = (errno.EPIPE, errno.EIO)
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
 }
-"""Characters that could move the cursor or worse."""
+"""Characters that could move the cursor or worse: a message may quote a file from anyone."""
+
+_GONE = (errno.EPIPE, errno.EIO)
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ from storage.recovery import is_taken_over, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.bench import Say
 from tuner.objective import Objective, TrialFailed
+from tuner.observer import Stood
 from tuner.score import default_min_gain
 from tuner.search.sampler import SpaceExhausted, num_untried
 from tuner.session import Session
@@ -59,15 +60,24 @@ def reason_now(session: Session) -> str | None:
         sum(trial.state == state for trial in trials)
         for state in (TrialState.WAITING, TrialState.RUNNING)
     )
-    return reason_to_stop(
-        session.records(),
+    stood = Stood(
+        records=session.records(),
+        references=session.references,
         trials=config.trials,
-        patience=config.patience,
-        min_gain=min_gain,
-        min_trials=config.min_trials,
         untried=num_untried(trials, config.space()) + waiting,
         time_left_s=session.time_left_s(),
         running=running,
+    )
+    session.bench.observer.see(stood)
+    return reason_to_stop(
+        stood.records,
+        trials=stood.trials,
+        patience=config.patience,
+        min_gain=min_gain,
+        min_trials=config.min_trials,
+        untried=stood.untried,
+        time_left_s=stood.time_left_s,
+        running=stood.running,
         until_regret=config.until_regret,
         space=config.space(),
     )

@@ -130,6 +130,24 @@ def test_a_worker_of_no_study_is_refused_and_not_replaced(
     assert capfd.readouterr().err.startswith("[1] tuner: ")
 
 
+def test_a_leader_that_shows_a_view_says_its_workers_lines(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    arguments = ["none", "--runs-dir", str(tmp_path)]
+    with Crew(
+        [Place()],
+        arguments,
+        os.environ,
+        interrupts=Interrupts(),
+        say=said.append,
+        says_their_lines=True,
+    ) as crew:
+        crew.start(None)
+    assert [line[:11] for line in said] == ["[1] tuner: "]
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_that_is_stopped_does_not_hold_up_the_end_of_a_search(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

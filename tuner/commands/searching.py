@@ -29,9 +29,11 @@ def start(
     """Start a study: calibrate, search, measure the best again, write three profiles."""
     loaded = sound_config(config, settings)
     loaded = loaded.model_copy(update={"storage": complete(loaded.storage)})
+    from tuner.report.live import live_view
     from tuner.study import start as start_study
 
-    ending = start_study(loaded, name, say=say)
+    with live_view(say) as (tell, observer):
+        ending = start_study(loaded, name, say=tell, observer=observer)
     end(name, loaded, ending)
 
 
@@ -40,9 +42,11 @@ def start(
 def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer."""
     from tuner.lookup import find
+    from tuner.report.live import live_view
     from tuner.study import resume as resume_study
 
-    ending = resume_study(name, settings, allow_mixed=allow_mixed, say=say)
+    with live_view(say) as (tell, observer):
+        ending = resume_study(name, settings, allow_mixed=allow_mixed, say=tell, observer=observer)
     end(name, find(name, settings)[0], ending)
 
 

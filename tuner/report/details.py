@@ -10,7 +10,7 @@ from storage.telemetry import Telemetry
 from tuner.errors import UsageError
 from tuner.lookup import find
 from tuner.measurement import memory_error
-from tuner.report.numbers import number
+from tuner.report.numbers import number, sparkline
 
 
 def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:
@@ -75,17 +75,6 @@ def print_trial(document: Mapping[str, Any]) -> None:
             markup=False,
         )
     console.print(f"{'log':<20} {document['log'] or 'none on this machine'}", markup=False)
-
-
-def sparkline(values: list[float], width: int = 32) -> str:
-    """Return a line of bars for a series, at most `width` of them."""
-    picked = (
-        [values[i * len(values) // width] for i in range(width)] if len(values) > width else values
-    )
-    low, high = min(picked), max(picked)
-    if high == low:
-        return "▄" * len(picked)
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / (high - low))] for value in picked)
 
 
 def _with_error(record: TrialRecord) -> dict[str, Any]:

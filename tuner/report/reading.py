@@ -44,15 +44,20 @@ class StudyReading:
 
         Where quality is not in use none is eligible for a profile, and all that ran are ranked.
         """
-        judged = self.references is not None and "quality" in self.references.components
-        scored = [
-            s for s in self.summaries if objective_of(s) is not None and (s.eligible or not judged)
-        ]
-        return max(scored, key=lambda s: objective_of(s) or 0.0, default=None)
+        return best_of(self.summaries, self.references)
 
     def baseline(self) -> ConfigSummary | None:
         """Return the baseline, None until it is measured."""
         return next((s for s in self.summaries if s.trial == 0), None)
+
+
+def best_of(
+    summaries: Sequence[ConfigSummary], references: References | None
+) -> ConfigSummary | None:
+    """Return the best of some configs, see `StudyReading.best`."""
+    judged = references is not None and "quality" in references.components
+    scored = [s for s in summaries if objective_of(s) is not None and (s.eligible or not judged)]
+    return max(scored, key=lambda s: objective_of(s) or 0.0, default=None)
 
 
 BRIEF = (*SUMMARISED, "duration")

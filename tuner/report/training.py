@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tuner.report.numbers import number
+from tuner.report.numbers import duration, number
 from tuner.training import Status
 from tuner.training_result import Trained
 
@@ -101,15 +101,6 @@ def lines_of(trained: Trained) -> list[str]:
         )
     lines.append(f"policy: {trained.checkpoint}; metrics: {trained.metrics}")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `7.5 s`, `3:05` or `1:02:03`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _throughput(trained: Trained) -> str:

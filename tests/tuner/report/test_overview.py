@@ -7,8 +7,7 @@ import pytest
 
 from tests.conftest import Finished
 from tests.tuner.measurements import failure, record
-from tuner.report.details import sparkline
-from tuner.report.numbers import number
+from tuner.report.numbers import number, sparkline
 from tuner.report.overview import front_of, print_status, status_document
 from tuner.report.reading import StudyReading, read_study
 from tuner.report.story import headline, reservations, time_line
