@@ -10,7 +10,7 @@ import sys
 import typer
 
 from tuner.address import ON_COMMAND_LINE, has_visible_password
-from tuner.commands import machines, profiles, reading, searching
+from tuner.commands import beginning, machines, profiles, reading, searching
 from tuner.commands.shared import say
 from tuner.errors import TunerError
 from tuner.interrupts import EXIT_INTERRUPTED
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for part in (searching, reading, profiles, machines):
+for part in (beginning, searching, reading, profiles, machines):
     app.registered_commands += part.app.registered_commands
 
 _TYPER_INTERRUPTED = 130

@@ -128,7 +128,7 @@ class StopSettings(Settings):
     """When a study, and when one of its trials, ends."""
 
     trials: int | None = Field(None, ge=1, description="at most so many trials [the whole space]")
-    budget: Seconds | None = Field(None, description="wall-clock of this command, as 45m")
+    budget: Seconds | None = Field(None, description="wall-clock of this command, as 45m [no limit]")
     timeout: Seconds = Field(300.0, description="of one trial, from request to evaluation")
     patience: int = Field(15, ge=1, description="end after so many trials without a gain")
     min_gain: float | None = Field(
