@@ -51,7 +51,7 @@ def _run(arguments: list[str]) -> int:
     except typer.Abort:
         return EXIT_INTERRUPTED
     except typer.TyperException as error:
-        say(f"tuner: {' '.join(error.format_message().split())}")
+        say(f"tuner: {_with_remedy(error)}")
         return 2
     except TunerError as error:
         say(f"tuner: {error}")
@@ -91,6 +91,15 @@ def _with_flags(arguments: list[str]) -> list[str]:
     for function in named:
         add_flags(function)
     return with_values(arguments)
+
+
+def _with_remedy(error: typer.TyperException) -> str:
+    """Return an error of usage in one line; where it proposes nothing itself, the help to see."""
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if context is None or "Possible option" in message or "Did you mean" in message:
+        return message
+    return f"{message.removesuffix('.')}; see `{context.command_path} --help`"
 
 
 def _storage_exit_code(error: Exception) -> int:

@@ -47,7 +47,9 @@ def add_flags(command: Callable[..., None]) -> None:
     are checked by the same rules and refused in the same words.
     """
     parts = _PARTS[command.settings]  # type: ignore[attr-defined]
-    add_options(command, [_parameter(name, field) for name, field in _fields(parts)])
+    known = inspect.signature(command).parameters  # a process may run a command again
+    new = [(name, field) for name, field in _fields(parts) if name not in known]
+    add_options(command, [_parameter(name, field) for name, field in new])
 
 
 def with_values(arguments: list[str]) -> list[str]:

@@ -4,7 +4,6 @@ Apart from the settings because it is text for a person: which of them matter fo
 a machine, in which order, and what stands beside them.
 """
 
-import re
 import shlex
 import textwrap
 from pathlib import Path
@@ -18,6 +17,7 @@ from storage.atomic import atomic_write_text
 from tuner.config import Settings, StudyConfig
 from tuner.devices.base import DeviceInfo
 from tuner.errors import UsageError
+from tuner.lookup import as_name
 from tuner.settings import load_config
 from tuner.space import DIMENSIONS
 from tuner.workload import require_sound
@@ -140,4 +140,4 @@ def _is_continuous(env: str) -> bool:
 
 def _study_name(name: EnvName) -> str:
     plain = name.name.partition(":")[0].rpartition(".")[2] if name.kind == "factory" else name.name
-    return re.sub(r"[^\w.-]+", "-", plain).strip("-_.").lower()
+    return as_name(plain).lower()

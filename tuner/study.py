@@ -305,7 +305,7 @@ def _hold(config: StudyConfig, name: str) -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"--runs-dir must be a folder that can be written, but got {config.runs_dir}: "
-            f"{error.strerror or error}"
+            f"{error.strerror or error}; choose another"
         ) from None
     with lock, only_leader(config.storage_url(name), name):
         yield
