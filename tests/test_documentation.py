@@ -132,6 +132,14 @@ def test_every_setting_that_a_page_names_exists() -> None:
         assert named <= flags, page
 
 
+def test_every_make_target_that_a_page_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"`make ([a-z-]+)", prose(page)))
+        named |= {command.words[1] for command in shown(page) if command.words[0] == "make"}
+        assert named <= targets, page
+
+
 @pytest.fixture
 def place(tmp_path: Path, cache_dir: Path) -> Studies:
     """A folder with what the pages take for granted: the examples, and bars."""
