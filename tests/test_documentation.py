@@ -26,8 +26,8 @@ QUICK = ("--num-envs", "8,16", "--num-steps", "16,32", "--num-minibatches", "2,4
          "--num-epochs", "2", "--baseline", "32,16,2,2", "--env-steps", "16384", "--budget", "4m",
          "--min-feasible", "1", "--repeat-disturbed", "false", "--probe", "false")  # fmt: skip
 ADDED = {
-    "start": (*QUICK, "--trials", "3"),
-    "resume": ("--trials", "4", "--budget", "4m"),
+    "start": (*QUICK, "--trials", "2"),
+    "resume": ("--trials", "3", "--budget", "4m"),
     "plan": QUICK,
     "worker": ("--budget", "1m", "--wait", "30s"),
     "train": ("--total-steps", "20000"),
@@ -40,7 +40,7 @@ MADE_BY_MAKE = "demo"
 """The study that `make study` has left, which examples read."""
 INSTEAD = {
     "make study": ("start", MADE_BY_MAKE),
-    "tuner show demo 7": ("show", "demo", "2"),
+    "tuner show demo 7": ("show", "demo", "1"),
 }
 """What is run in place of a line: the same on what this test has."""
 ELSEWHERE = {

@@ -126,7 +126,7 @@ def test_brax_without_its_extra_is_refused_with_what_to_install(
     (hidden / "brax.py").write_text("raise ModuleNotFoundError('none', name='brax')\n")
     monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     refused(studies.start("x", "--env", "brax:fast"), 2, "needs brax", "pip install 'tuner[brax]'")
-    assert not studies.folder.joinpath("runs", "x", "study.db").exists()
+    assert not studies.folder.joinpath("runs", "x", "config.yaml").exists()  # the name is free
 
 
 @pytest.mark.parametrize("command", TAKES_NAME)

@@ -29,7 +29,7 @@ def device(kind: Literal["cpu", "gpu"]) -> DeviceInfo:
 def test_what_is_written_equals_the_defaults(
     env: str, kind: Literal["cpu", "gpu"], tmp_path: Path
 ) -> None:
-    text = settings_file(env, device(kind), tmp_path / "study.yaml")
+    text = settings_file(env, device(kind), Path("study.yaml"))
     defaults = load_config(None, {"env": env}).resolved(kind)
     as_written, all_taken = tmp_path / "study.yaml", tmp_path / "all.yaml"
     as_written.write_text(text)
