@@ -137,11 +137,13 @@ def parse(spec: str) -> EnvName:
         name = spec.removeprefix(BRAX_PREFIX)
         if name in BRAX:
             return EnvName("brax", name, spec)
-    elif is_factory(spec):
+    elif is_factory(spec) and not _is_file(spec):
         require_own_module(spec)
         return EnvName("factory", spec, spec)
+    suggestion = _own_code(spec) or _suggestion(spec)
     raise UnknownEnvironment(
-        f"the environment must be {_choices(spec)}, but got {spec!r}{_suggestion(spec)}"
+        f"the environment must be {_choices(spec, is_short=bool(suggestion))}, but got {spec!r}"
+        f"{suggestion}"
     )
 
 
@@ -167,9 +169,14 @@ def require_own_module(spec: str) -> None:
         )
 
 
-def _choices(spec: str) -> str:
-    """Return the names to choose from: all of the prefix that was used, else the kinds."""
+def _choices(spec: str, *, is_short: bool = False) -> str:
+    """Return the names to choose from: all of the prefix that was used, else the kinds.
+
+    A short answer counts those of a prefix: the one that was meant is named beside it.
+    """
     for prefix, known in ((GYMNAX_PREFIX, GYMNAX), (BRAX_PREFIX, BRAX)):
+        if spec.startswith(prefix) and is_short:
+            return f"one of the {len(known)} that begin with {prefix}"
         if spec.startswith(prefix):
             return f"one of {', '.join(prefix + name for name in sorted(known))}"
     return (
@@ -178,10 +185,28 @@ def _choices(spec: str) -> str:
     )
 
 
+def _is_file(spec: str) -> bool:
+    """Return whether the module of a factory is written as a file, as `my_env.py:make_env`."""
+    return spec.partition(":")[0].endswith(".py")
+
+
+def _own_code(spec: str) -> str:
+    """Return "; did you mean …?" for a factory that is written as a file or with dots alone."""
+    module, _, factory = spec.partition(":")
+    if _is_file(spec):
+        module, factory = module.removesuffix(".py").replace("/", "."), factory or "FACTORY"
+    elif not factory:
+        module, _, factory = spec.rpartition(".")
+    meant = f"{module}:{factory}"
+    return f"; did you mean {meant}?" if is_factory(meant) else ""
+
+
 def _suggestion(spec: str) -> str:
     """Return "; did you mean …?" for the accepted name nearest to `spec`, or nothing."""
     by_lower = {accepted.lower(): accepted for accepted in ACCEPTED}
     by_lower |= {name.lower(): BRAX_PREFIX + name for name in BRAX}
     by_lower |= {name.lower(): GYMNAX_PREFIX + name for name in GYMNAX}
-    nearest = difflib.get_close_matches(spec.lower(), by_lower, n=1, cutoff=0.6)
+    # With its prefix a short name would be near to any other of that prefix.
+    bare = spec.removeprefix(GYMNAX_PREFIX).removeprefix(BRAX_PREFIX).lower()
+    nearest = difflib.get_close_matches(bare, by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""

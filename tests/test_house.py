@@ -11,7 +11,6 @@ import pytest
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S
-from tuner.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tuner", "envs", "storage")
@@ -79,15 +78,6 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     found = [name for name, text in tracked_files() if name not in MAY_NAME_A_USER_FOLDER
              and home.search(text)]  # fmt: skip
     assert found == []
-
-
-def test_the_commands_and_flags_in_the_readme_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    used = set(re.findall(r"^\s*(?:\$ )?(?:\.venv/bin/)?tuner ([a-z]+)", text, re.MULTILINE))
-    assert used <= commands
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from tuner.address import ON_COMMAND_LINE, has_visible_password
-from tuner.commands import machines, profiles, reading, searching
+from tuner.commands import beginning, machines, profiles, reading, searching
 from tuner.commands.shared import say
 from tuner.errors import TunerError
 from tuner.interrupts import EXIT_INTERRUPTED
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for part in (searching, reading, profiles, machines):
+for part in (beginning, searching, reading, profiles, machines):
     app.registered_commands += part.app.registered_commands
 
 _TYPER_INTERRUPTED = 130
@@ -51,7 +51,7 @@ def _run(arguments: list[str]) -> int:
     except typer.Abort:
         return EXIT_INTERRUPTED
     except typer.TyperException as error:
-        say(f"tuner: {' '.join(error.format_message().split())}")
+        say(f"tuner: {_with_remedy(error)}")
         return 2
     except TunerError as error:
         say(f"tuner: {error}")
@@ -91,6 +91,15 @@ def _with_flags(arguments: list[str]) -> list[str]:
     for function in named:
         add_flags(function)
     return with_values(arguments)
+
+
+def _with_remedy(error: typer.TyperException) -> str:
+    """Return an error of usage in one line; where it proposes nothing itself, the help to see."""
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if context is None or "Possible option" in message or "Did you mean" in message:
+        return message
+    return f"{message.removesuffix('.')}; see `{context.command_path} --help`"
 
 
 def _storage_exit_code(error: Exception) -> int:

@@ -24,6 +24,7 @@ from tuner.space import (
 )
 
 Seconds = Annotated[float, BeforeValidator(parse.seconds), Field(gt=0, allow_inf_nan=False)]
+Budget = Annotated[float, BeforeValidator(parse.budget), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse.memory_bytes), Field(ge=0)]
 Choices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.choices)]
 Indices = Annotated[tuple[int, ...] | None, BeforeValidator(parse.indices)]
@@ -135,7 +136,7 @@ class StopSettings(Settings):
     """When a study, and when one of its trials, ends."""
 
     trials: int | None = Field(None, ge=1, description="at most so many trials [the whole space]")
-    budget: Seconds | None = Field(None, description="wall-clock of this command, as 45m")
+    budget: Budget | None = Field(None, description="wall-clock of this command, as 45m [no limit]")
     timeout: Seconds = Field(300.0, description="of one trial, from request to evaluation")
     patience: int = Field(15, ge=1, description="end after so many trials without a gain")
     min_gain: float | None = Field(

@@ -60,7 +60,9 @@ def add_flags(command: Callable[..., None]) -> None:
     named = _fields(_PARTS[kind])
     if kind == "transfer":
         named = [(name, SpaceSettings.model_fields[name]) for name in OF_A_TRANSFER] + named
-    add_options(command, [_parameter(name, field) for name, field in named])
+    known = inspect.signature(command).parameters  # a process may run a command again
+    new = [(name, field) for name, field in named if name not in known]
+    add_options(command, [_parameter(name, field) for name, field in new])
 
 
 def with_values(arguments: list[str]) -> list[str]:

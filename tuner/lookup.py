@@ -103,8 +103,15 @@ def require_name(name: str, *, may_be_group: bool = False) -> None:
     parts = name.split(GROUP_MARK, 1) if may_be_group else [name]
     if not all(map(_is_folder_name, parts)):
         raise UsageError(
-            f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}"
+            f"NAME must be of {NAME_CHARACTERS} and not start with '.', but got {name!r}; try "
+            f"{as_name(name)}"
         )
+
+
+def as_name(text: str) -> str:
+    """Return the name for a study that is nearest to a text."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
+    return plain.strip("-_.")[:100] or "demo"
 
 
 def groups_of(url: str, name: str) -> list[str]:

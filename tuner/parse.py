@@ -36,6 +36,16 @@ def seconds(value: object) -> object:
     return None if value is None else _quantity(value, _UNITS_S, "300s, 45m or 2h")
 
 
+def budget(value: object) -> object:
+    """Return seconds of `45m` as `seconds` does; of a text the unit is required.
+
+    Who writes `--budget 30` may mean minutes, and finds out when nothing has come of it.
+    """
+    if isinstance(value, str) and re.fullmatch(r"\s*[\d.]+\s*", value):
+        raise ValueError("must be a time with a unit, such as 300s, 45m or 2h")
+    return seconds(value)
+
+
 def memory_bytes(value: object) -> object:
     """Return bytes of `500MB` (10⁶) or `4GiB` (2³⁰)."""
     return None if value is None else int(_quantity(value, _UNITS_BYTES, "500MB or 2GB"))

@@ -4,6 +4,7 @@ Every step asks the tables where things stand, so that a process that was killed
 followed by one that goes on.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -42,8 +43,9 @@ class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
     `outlook` says what is believed still to be had, None where that is not known. `exit_code` and
-    `refusal` say why there are no profiles, if there are none. `is_news` is false of a study that
-    had ended before.
+    `refusal` say why there are no profiles, if there are none. `is_news` says that there is
+    something to publish: not of a study that had ended before, nor before anything was measured,
+    nor for a user who asked twice to stop.
     """
 
     reason: str
@@ -91,7 +93,7 @@ def run(session: Session, crew: Crew) -> Ending:
     session.adopt()
     session.add_rows()
     if reason == INTERRUPTED:
-        return Ending(reason, exit_code=5)
+        return _stopped(session, reason)
     session.say(f"search ended: {reason}")
     left = outlook(session.records(), session.config.space())
     ending = replace(finish(session, reason), outlook=None if left is None else str(left))
@@ -188,8 +190,13 @@ def finish(session: Session, reason: str) -> Ending:
     try:
         notes = confirm(session)
         if session.bench.interrupts.count:
-            return Ending(reason, notes=tuple(notes), exit_code=5)
+            return _stopped(session, reason, notes)
         paths = export(session, session.config.profiles_folder(name), reservations=notes)
     except ExportRefused as error:
         return Ending(reason, refusal=str(error), exit_code=error.exit_code)
     return Ending(reason, profiles=tuple(str(path) for path in paths), notes=tuple(notes))
+
+
+def _stopped(session: Session, reason: str, notes: Sequence[str] = ()) -> Ending:
+    is_news = session.bench.interrupts.count < 2 and bool(session.records())
+    return Ending(reason, notes=tuple(notes), exit_code=5, is_news=is_news)

@@ -361,7 +361,7 @@ def _hold(
     except OSError as error:
         raise UsageError(
             f"--runs-dir must be a folder that can be written, but got {config.runs_dir}: "
-            f"{error.strerror or error}"
+            f"{error.strerror or error}; choose another"
         ) from None
     with lock, only_leader(config.storage_url(name), name, **patience) as make_sure:
         yield make_sure

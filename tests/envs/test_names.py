@@ -25,6 +25,10 @@ def test_accepted_names_are_split_into_kind_and_name() -> None:
         ("trading-phase3", "did you mean trading-phase2?"),
         ("trading_phase2", "did you mean trading-phase2?"),
         ("brax:ants", "did you mean brax:ant?"),
+        ("gymnax:ant", "did you mean brax:ant?"),
+        ("my_env.make_env", "did you mean my_env:make_env?"),
+        ("my_env.py:make_env", "did you mean my_env:make_env?"),
+        ("code/my_env.py", "did you mean code.my_env:FACTORY?"),
         ("humanoid", "did you mean brax:humanoid?"),
     ],
 )
@@ -33,6 +37,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(spec: str, suggestion: 
         parse(spec)
     assert str(error.value).endswith(suggestion)
     assert repr(spec) in str(error.value)
+
+
+def test_the_nearest_name_is_told_without_a_list_of_all() -> None:
+    with pytest.raises(UnknownEnvironment) as error:
+        parse("gymnax:CartPole")
+    assert len(str(error.value)) < 130
+    assert "one of the 25 that begin with gymnax:" in str(error.value)
 
 
 def test_the_names_of_every_kind_are_accepted() -> None:

@@ -80,7 +80,7 @@ def test_help_names_every_command_of_a_real_study() -> None:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
     assert set(COMMANDS) == {
         "start", "plan", "targets", "resume", "worker", "list", "status", "show", "report",
-        "export", "validate", "dashboard", "doctor", "train", "compare", "transfer",
+        "export", "validate", "dashboard", "doctor", "train", "compare", "transfer", "init",
     }  # fmt: skip
 
 

@@ -5,11 +5,14 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, TUNER, Ended, Studies
+from tuner import cli
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -20,7 +23,9 @@ WRONG = {
     "unknown flag": (("start", "--num-env", "8"), "--num-envs"),
     "unknown flag of resume": (("resume", "x", "--trails", "8"), "--trials"),
     "unknown flag of status": (("status", "x", "--jsn"), "--json"),
-    "missing name": (("status",), "NAME"),
+    "underscore in a flag": (("start", "--num_envs", "8"), "--num-envs"),
+    "missing name": (("status",), "'NAME'; see `tuner status --help`"),
+    "a word too many": (("start", "my", "study"), "(study); see `tuner start --help`"),
     "flag without value": (("start", "--trials"), "--trials"),
     "trial that is no number": (("show", "x", "one"), "TRIAL"),
     "unknown environment": (
@@ -28,6 +33,13 @@ WRONG = {
         "did you mean gymnax:CartPole-v1?",
     ),
     "environment without its prefix": (("start", "--env", "cartpole-v1"), "gymnax:CartPole-v1?"),
+    "environment of brax without its prefix": (("start", "--env", "ant"), "brax:ant?"),
+    "own environment with a dot": (("start", "--env", "my_env.make"), "my_env:make?"),
+    "own environment by its file": (("start", "--env", "my_env.py:make"), "my_env:make?"),
+    "own trainer with a dot": (("start", "--trainer", "my_ppo.make"), "package.module:factory"),
+    "missing data file": (("start", "--phase", "1", "--data", "no.csv"), "give --data its place"),
+    "data without trading": (("start", "--data", "no.csv"), "add --phase 1"),
+    "unknown market": (("start", "--phase", "1", "--market", "NASDAQ"), "needs --point-value"),
     "empty list": (("start", "--num-envs", ","), "--num-envs must be a list of positive integers"),
     "empty text": (("start", "--num-steps", ""), "--num-steps"),
     "zero in a list": (("start", "--num-steps", "0,16"), "but got '0,16'"),
@@ -47,12 +59,15 @@ WRONG = {
     "storage of another kind": (("start", "--storage", "mysql://h/d"), "postgresql+psycopg://"),
     "unknown sampler": (("start", "--sampler", "tpee"), "'tpe'"),
     "no trials": (("start", "--trials", "0"), "greater than or equal to 1"),
-    "budget without unit": (("start", "--budget", "soon"), "45m"),
+    "budget without unit": (("start", "--budget", "45"), "with a unit, such as 300s, 45m"),
+    "budget that is no time": (("start", "--budget", "soon"), "45m"),
+    "budget of nothing": (("start", "--budget", "0m"), "greater than 0"),
     "learning rate that is no number": (("start", "--learning-rate", "nan"), "finite number"),
     "memory limit": (("start", "--memory-limit", "2 apples"), "2GB"),
     "weights": (("start", "--weights", "0,0,0"), "0.4,0.4,0.2"),
     "port out of range": (("dashboard", "x", "--port", "70000"), "65535"),
-    "slash in the name": (("start", "a/b"), "letters, digits, '-', '_' and '.'"),
+    "slash in the name": (("start", "a/b"), "but got 'a/b'; try a-b"),
+    "space in the name": (("start", "my study"), "try my-study"),
     "name of a parent": (("start", ".."), "not start with '.'"),
     "slash in the name to resume": (("resume", "../x"), "letters, digits"),
     "one profile to compare": (("compare", "nowhere"), "NAME/balanced"),
@@ -69,7 +84,24 @@ WRONG = {
         "add --lr-anneal-env-steps",
     ),
     "missing file": (("start", "-c", "nowhere.yaml"), "nowhere.yaml: "),
+    "missing profile": (("validate", "no.yaml"), "no.yaml must be a profile file"),
+    "missing profile to train with": (
+        ("train", "--profile", "no.yaml", "--total-steps", "9", "--checkpoint-dir", "t"),
+        "see `tuner export`",
+    ),
+    "study that does not exist": (("status", "nope"), "see `tuner list`"),
+    "folder that takes no files": (("start", "--runs-dir", "/proc"), "choose another"),
+    "settings file that cannot be written": (("init", "-o", "/proc/study.yaml"), "--output"),
+    "more workers than cores": (("start", "--workers", "999"), "or fewer"),
+    "unknown target": (("plan", "--target", "H1000"), "`tuner targets`"),
 }
+
+
+def run_here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Ended:
+    """Run a command within this process: for those that end before they start another."""
+    code = cli._run(list(arguments))
+    out, err = capsys.readouterr()
+    return Ended(code, out, err)
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:
@@ -85,12 +117,29 @@ def refused(ended: Ended, code: int, *words: str) -> None:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_usage_is_one_line_that_ends_with_exit_code_2(case: str, studies: Studies) -> None:
+def test_wrong_usage_is_one_line_that_ends_with_exit_code_2(
+    case: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
     arguments, remedy = WRONG[case]
-    ended = studies.run(*arguments)
+    ended = run_here(arguments, capsys)
     refused(ended, 2, remedy)
     assert len(ended.err.splitlines()) == 1
-    assert not (studies.folder / "runs").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_brax_without_its_extra_is_refused_with_what_to_install(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = studies.folder / "hidden"
+    hidden.mkdir()
+    (hidden / "brax.py").write_text("raise ModuleNotFoundError('none', name='brax')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    refused(studies.start("x", "--env", "brax:fast"), 2, "needs brax", "pip install 'tuner[brax]'")
+    assert not studies.folder.joinpath("runs", "x", "config.yaml").exists()  # the name is free
 
 
 @pytest.mark.parametrize("command", TAKES_NAME)

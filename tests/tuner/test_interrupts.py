@@ -39,6 +39,8 @@ def _all_end(processes: list[psutil.Process]) -> bool:
 def test_asked_once_the_study_ends_with_5_and_everything_is_saved(
     small: Studies, number: signal.Signals
 ) -> None:
+    page = small.folder / "runs" / "small" / "report.html"
+    before = page.stat().st_mtime
     with small.begin("resume", "small", "--trials", "3") as process:
         assert wait_for_line(process, TRAINING) is not None
         process.send_signal(number)
@@ -46,6 +48,8 @@ def test_asked_once_the_study_ends_with_5_and_everything_is_saved(
     assert code == 5
     assert "interrupted: the running trial ends after its block" in err
     assert "finished trials are saved; go on with `tuner resume small`" in err
+    assert "report: runs/small/report.html" in err
+    assert page.stat().st_mtime > before
     # Where it stood in its training decides whether the trial still ended by itself.
     record, trials = small.record("small", 1), small.trials("small")
     if record.status == "interrupted":
@@ -64,9 +68,10 @@ def test_asked_twice_the_study_kills_a_trial_that_does_not_end(small: Studies) -
         process.send_signal(signal.SIGINT)
         assert wait_for_line(process, "ends after its block") is not None
         process.send_signal(signal.SIGINT)
-        code, _ = _end(process)
+        code, err = _end(process)
     assert code == 5
     assert _all_end(children)
+    assert "report: " not in err
     assert small.record("small", 1).status == "interrupted"
     assert states(small.trials("small")) == ["COMPLETE", "FAIL", "WAITING"]
     assert small.rows("small")[-1]["status"] == "interrupted"

@@ -32,6 +32,14 @@ def test_a_duration_must_be_a_number_with_a_known_unit(text: str) -> None:
         parse.seconds(text)
 
 
+@pytest.mark.parametrize("text", ["45", " 0.5 ", "45."])
+def test_a_budget_without_its_unit_is_refused_as_text_only(text: str) -> None:
+    with pytest.raises(ValueError, match="a time with a unit, such as 300s, 45m or 2h"):
+        parse.budget(text)
+    assert parse.budget(45) == parse.budget("45s") == 45.0
+    assert parse.budget(None) is None
+
+
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "2 apples", "5m"])
 def test_an_amount_of_memory_must_be_a_number_with_a_known_unit(text: str) -> None:
     with pytest.raises(ValueError, match="number with a unit, such as 500MB"):

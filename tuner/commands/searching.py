@@ -1,5 +1,6 @@
 """The commands that search: start, resume, worker."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,17 +76,22 @@ def worker(
 
 
 def end(name: str, config: "StudyConfig", ending: Any) -> None:
-    """Print the summary of a study and leave with its exit code."""
+    """Print the summary of a study, publish it and leave with its exit code.
+
+    An interrupted one only says how to go on and publishes what there is; asked again, it leaves.
+    """
     from tuner.report.publish import publish
     from tuner.report.summary import print_report
 
-    if ending.exit_code != EXIT_INTERRUPTED:
-        places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
+    places = {"runs_dir": str(config.runs_dir), "storage": config.storage}
+    if ending.exit_code == EXIT_INTERRUPTED:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        say(f"tuner: stopped, finished trials are saved; go on with `tuner resume {name}`")
+    else:
         print_report(name, places)
-        if ending.is_news:
-            publish(name, places, say)
+    if ending.is_news:
+        publish(name, places, say)
     if ending.refusal is not None:
         say(f"tuner: {ending.refusal}")
-    if ending.exit_code == EXIT_INTERRUPTED:
-        say(f"tuner: stopped, finished trials are saved; go on with `tuner resume {name}`")
     raise typer.Exit(ending.exit_code)

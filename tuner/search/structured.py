@@ -1,4 +1,4 @@
-"""The sampler of `--sampler auto`: proposes by what is known of the structure of hardware configs.
+"""The sampler `structured`: proposes by what is known of the structure of hardware configs.
 
 Usable in any Optuna study whose objective suggests the four dimensions; where its trials carry the
 user attribute `sps` (env-steps per second), their speed is modelled too.
