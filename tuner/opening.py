@@ -4,16 +4,29 @@ Apart from `tuner.study` because the leader and every worker do it: one that was
 started again while the database is restarted too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import optuna
 
-from storage.patience import once_it_answers
-from storage.studies import StudyStorage, close_storage, load_study, open_storage
-from tuner.bench import Say
+from storage.attributes import AttributeTelemetry
+from storage.database import is_proxy
+from storage.patience import Patience, once_it_answers
+from storage.patient import patient
+from storage.studies import (
+    StudyStorage,
+    close_storage,
+    load_study,
+    open_storage,
+    optuna_faults_of,
+)
+from storage.telemetry import Telemetry
+from tuner.bench import Bench, Say
 from tuner.config import StudyConfig
 from tuner.interrupts import Interrupts
 from tuner.search.sampler import make_pruner, make_sampler
+from tuner.session import LEADER, Session
 
 SEEDS_OF_A_SLOT = 100_003
 """Between the seeds of two workers' samplers."""
@@ -35,6 +48,50 @@ def open_to_continue(
     )
 
 
+@contextmanager
+def open_session(
+    config: StudyConfig,
+    database: StudyStorage,
+    study: optuna.Study,
+    bench: Bench,
+    *,
+    say: Say,
+    started: float,
+    worker: str = LEADER,
+) -> Iterator[Session]:
+    """Hold a study in a database that is waited for while it is away.
+
+    `worker` is the name of a process that does not hold the study's lock.
+    """
+    url = config.storage_url(study.study_name)
+
+    opened: list[Session] = []
+
+    def is_stopped() -> bool:
+        # What is only in memory would be lost: for that it takes a second Ctrl-C.
+        is_unsaved = any(session.journal.fault is not None for session in opened)
+        return bench.interrupts.count > is_unsaved
+
+    patience = Patience(url, say=say, is_stopped=is_stopped)
+    with (
+        optuna_faults_of(url),
+        patient(database, patience),
+        patience.call(partial(_measurements_of, study, url, patience)) as telemetry,
+    ):
+        session = Session(
+            config=config,
+            study=study,
+            telemetry=telemetry,
+            bench=bench,
+            say=say,
+            started=started,
+            patience=patience,
+            worker=worker,
+        )
+        opened.append(session)
+        yield session
+
+
 def _open(config: StudyConfig, name: str, slot: int) -> tuple[StudyStorage, optuna.Study]:
     database = open_storage(config.storage_url(name), create=False)
     try:
@@ -46,3 +103,10 @@ def _open(config: StudyConfig, name: str, slot: int) -> tuple[StudyStorage, optu
     study.sampler = make_sampler(config.sampler, config.space(), seed=seed)
     study.pruner = make_pruner(config.pruner)
     return database, study
+
+
+def _measurements_of(
+    study: optuna.Study, url: str, patience: Patience
+) -> Telemetry | AttributeTelemetry:
+    """Return where measurements are kept: our table, or their trials where SQL is out of reach."""
+    return AttributeTelemetry(study) if is_proxy(url) else Telemetry(url, patience=patience)

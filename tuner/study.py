@@ -17,16 +17,13 @@ from filelock import FileLock, Timeout
 
 from storage import overview
 from storage.atomic import atomic_write_text
-from storage.attributes import AttributeTelemetry
 from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
 from storage.journal import discard_leftovers
 from storage.leadership import only_leader
-from storage.patience import Patience, once_it_answers
-from storage.patient import patient
+from storage.patience import once_it_answers
 from storage.profile_files import read
 from storage.studies import (
-    StudyStorage,
     create_study,
     load_study,
     open_storage,
@@ -36,7 +33,7 @@ from storage.studies import (
 )
 from storage.telemetry import Telemetry
 from tuner import warm_start
-from tuner.bench import Bench, Say
+from tuner.bench import Say
 from tuner.config import GROUP_MARK, StopSettings, StudyConfig
 from tuner.crew import crew_beside
 from tuner.errors import ExportRefused, Refused, UsageError
@@ -55,12 +52,11 @@ from tuner.hardware import (
 from tuner.interrupts import Interrupts
 from tuner.lookup import find, groups_of, require_name
 from tuner.observer import NOBODY, Observer
-from tuner.opening import open_to_continue
+from tuner.opening import open_session, open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.sampler import make_pruner, make_sampler
-from tuner.session import LEADER, Session
 from tuner.workload import data_facts, refuse_other_data
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
@@ -275,50 +271,6 @@ def export_profiles(
             return export(session, directory or config.profiles_folder(name), reservations=notes)
 
 
-@contextmanager
-def open_session(
-    config: StudyConfig,
-    database: StudyStorage,
-    study: optuna.Study,
-    bench: Bench,
-    *,
-    say: Say,
-    started: float,
-    worker: str = LEADER,
-) -> Iterator[Session]:
-    """Hold a study in a database that is waited for while it is away.
-
-    `worker` is the name of a process that does not hold the study's lock.
-    """
-    url = config.storage_url(study.study_name)
-
-    opened: list[Session] = []
-
-    def is_stopped() -> bool:
-        # What is only in memory would be lost: for that it takes a second Ctrl-C.
-        is_unsaved = any(session.journal.fault is not None for session in opened)
-        return bench.interrupts.count > is_unsaved
-
-    patience = Patience(url, say=say, is_stopped=is_stopped)
-    with (
-        optuna_faults_of(url),
-        patient(database, patience),
-        patience.call(partial(measurements_of, study, url, patience)) as telemetry,
-    ):
-        session = Session(
-            config=config,
-            study=study,
-            telemetry=telemetry,
-            bench=bench,
-            say=say,
-            started=started,
-            patience=patience,
-            worker=worker,
-        )
-        opened.append(session)
-        yield session
-
-
 def require_database_itself(url: str) -> None:
     """Require an address that leads to our tables: who leads a study measures and writes there.
 
@@ -331,13 +283,6 @@ def require_database_itself(url: str) -> None:
             f"--storage must be the database itself to start or resume a study, but got the proxy "
             f"{hide_password(url)}; use `tuner worker` behind a proxy"
         )
-
-
-def measurements_of(
-    study: optuna.Study, url: str, patience: Patience
-) -> Telemetry | AttributeTelemetry:
-    """Return where measurements are kept: our table, or their trials where SQL is out of reach."""
-    return AttributeTelemetry(study) if is_proxy(url) else Telemetry(url, patience=patience)
 
 
 @contextmanager

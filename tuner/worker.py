@@ -27,11 +27,11 @@ from tuner.hardware import (
 )
 from tuner.interrupts import Interrupts, LeadersOrders, own_slot
 from tuner.lookup import facts_of, find
-from tuner.opening import open_to_continue
+from tuner.opening import open_session, open_to_continue
 from tuner.placement import Place, places_for
 from tuner.references import References
 from tuner.settings import load_config
-from tuner.study import begin, group_here, open_session, util_source_of
+from tuner.study import begin, group_here, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
 from tuner.workload import data_facts, refuse_other_data, require_named_code
 
