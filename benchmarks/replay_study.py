@@ -23,6 +23,7 @@ from tuner.errors import ExportRefused
 from tuner.finalists import choose_from, confirm, tie_width
 from tuner.interrupts import Interrupts
 from tuner.measurement import Measurement
+from tuner.observer import NOBODY
 from tuner.outcome import Completed, Diverged, Outcome, OutOfMemory, Pruned, TimedOut
 from tuner.profile_rules import BUSY_SHARE, QUALITY_FLOOR, UTIL_TIE
 from tuner.protocol import Event, FitRequest, PreflightRequest, Question, RandomRequest
@@ -93,7 +94,7 @@ class TableBench:
     """
 
     def __init__(self, half: Half, clock: Clock, *, seed: int) -> None:
-        self.interrupts = Interrupts()
+        self.interrupts, self.observer = Interrupts(), NOBODY
         self._half, self._clock = half, clock
         shuffled = random.Random(seed)
         # One draw for each config in the same order, whatever is searched: common random numbers.

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr
+from numpy.typing import NDArray
 
 from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.goal import objective_of
-from tuner.search.model import Array
-from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import SearchSpace
 
+Array = NDArray[np.float64]
 FEWEST = 8
 """Scored configs below which nothing is said: a length for each coordinate must be fitted."""
 MOST = 400
@@ -71,6 +70,8 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
     eligible = [s for s in scored if s.eligible] or scored
     if len(scored) < FEWEST or not untried or _score(eligible[0]) <= 0:
         return None
+    from tuner.search.surrogate import Scale, Surrogate  # scipy: not for too small a table
+
     modelled = scored[:MOST]
     model = Surrogate(
         Scale.of(space),
@@ -94,6 +95,8 @@ def expected_excess(mean: Array, deviation: Array, best: float) -> float:
     The integral over t > best of 1 − Π Φ((t − mean) / deviation). The values are taken to be
     independent: neighbours that rise together exceed it by less.
     """
+    from scipy.special import log_ndtr
+
     top = max(best, float((mean + REACH * deviation).max()))
     t = np.linspace(best, top, STEPS)
     below = log_ndtr((t[:, None] - mean) / deviation).sum(axis=1)

@@ -29,7 +29,6 @@ from tuner.finalists import confirm, export
 from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
-from tuner.outlook import outlook
 from tuner.references import References
 from tuner.search.sampler import config_of, distributions
 from tuner.session import Session
@@ -95,6 +94,8 @@ def run(session: Session, crew: Crew) -> Ending:
     if reason == INTERRUPTED:
         return _stopped(session, reason)
     session.say(f"search ended: {reason}")
+    from tuner.outlook import outlook  # scipy: not before there is something to fit
+
     left = outlook(session.records(), session.config.space())
     ending = replace(finish(session, reason), outlook=None if left is None else str(left))
     if ending.exit_code != 5:

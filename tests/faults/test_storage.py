@@ -64,6 +64,7 @@ def require_told_once(studies: Studies, name: str, url: str, trials: int) -> Non
     assert list(folder.glob("*journal*")) == []
 
 
+@pytest.mark.long
 def test_a_lock_of_another_process_that_outlasts_the_busy_timeout(small: Studies) -> None:
     database = small.folder / "runs" / "small" / "study.db"
     with (

@@ -213,6 +213,7 @@ def test_a_batch_that_never_divides_is_refused_before_a_study_is_made(studies: S
     assert not studies.folder.joinpath("runs", "x", "study.db").exists()
 
 
+@pytest.mark.long
 def test_an_unknown_env_param_is_refused_and_the_name_stays_free(studies: Studies) -> None:
     ended = studies.start("x", "--env-param", "obs_dimm=8")
     refused(ended, 2, "'obs_dimm'", "did you mean obs_dim?")

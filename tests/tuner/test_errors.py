@@ -5,6 +5,7 @@ from tuner import errors
 EXIT_CODES = {
     errors.TunerError: 1,
     errors.UsageError: 2,
+    errors.NotBegun: 2,
     errors.NothingFeasible: 3,
     errors.Refused: 4,
     errors.ExportRefused: 7,

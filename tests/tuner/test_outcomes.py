@@ -21,6 +21,7 @@ def _same_config(studies: Studies, name: str, first: int, second: int) -> bool:
     return bool(trials[first].params == trials[second].params != {})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_study_with_many_faults_goes_on_to_its_profiles(studies: Studies) -> None:
     # The baseline lies outside the space of four configs, so that all four are tried:

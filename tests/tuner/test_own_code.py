@@ -70,6 +70,7 @@ def test_the_profile_of_a_users_environment_is_validated_if_they_name_it(outside
     assert "soak of" in again.err
 
 
+@pytest.mark.long
 def test_a_trainer_of_the_users_is_tuned_on_any_environment(outside: Studies) -> None:
     ended = outside.start("theirs", "--trainer", TRAINER, "--env-param", "obs_dim=8", *QUICK)
     assert ended.code == 0, ended.err

@@ -122,6 +122,7 @@ def test_a_trial_that_was_cut_off_is_closed_with_its_reason_and_run_again(small:
     assert _csv_equals_table(small, "small")
 
 
+@pytest.mark.long
 def test_a_study_that_was_killed_after_it_had_ended_once_is_taken_up_without_a_flag(
     small: Studies,
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_study_that_was_killed_after_it_had_ended_once_is_taken_up_without_a_f
     assert "RUNNING" not in states(small.trials("small"))
 
 
+@pytest.mark.long
 def test_references_and_baseline_survive_a_resume_unchanged(
     small: Studies, calibrated: Calibrated
 ) -> None:

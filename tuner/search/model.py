@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize, nnls
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from tuner.space import HardwareConfig
 
@@ -131,7 +131,7 @@ class SmoothModel:
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     """Return by how much each point is expected to exceed `best`."""
     z = (mean - best) / deviation
-    return np.asarray(deviation * (z * norm.cdf(z) + norm.pdf(z)))
+    return np.asarray(deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)))
 
 
 def _matern(left: Array, right: Array, lengths: Array) -> Array:

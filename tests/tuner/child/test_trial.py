@@ -145,6 +145,7 @@ def test_only_the_blocks_of_the_budget_are_learning(trained: TrialRun) -> None:
     assert first(trained, "measured").data["env_steps"] == 64 * BATCH
 
 
+@pytest.mark.long
 def test_nothing_recompiles_with_every_option_on(train: Train) -> None:
     options = {"normalize_obs": True, "normalize_reward": True, "clip_value_loss": True}
     ended = train(workload=replace(workload(), lr_schedule="linear", **options))
@@ -215,6 +216,7 @@ def test_a_program_over_the_limit_is_refused_before_anything_is_allocated(train:
     assert refused["predicted_bytes"] > 137e9
 
 
+@pytest.mark.long
 def test_a_cold_cache_is_told_from_a_warm_one(train: Train, tmp_path: Path) -> None:
     cold = train(cache_dir=str(tmp_path / "cold"), memory_limit_bytes=1)
     assert cold.outcome.status == "predicted_oom"

@@ -48,6 +48,7 @@ def test_cartpole_is_solved() -> None:
     assert trained_return(env, env_params, hyperparams, env_steps=500_000) >= 450
 
 
+@pytest.mark.long
 def test_stress_reaches_nine_tenths_of_its_optimum() -> None:
     env, env_params = make("stress", {"obs_dim": 32})
     optimum = env.best_return(env_params)
