@@ -30,8 +30,6 @@ WORKLOAD = ("--env-steps", "16384", "--network", "16", "--env-param", "obs_dim=8
 """Small and quick, and measured as often whatever else the machine does."""
 BASELINE = ("--baseline", "16,16,2,2")
 SMALL = (*SPACE, *WORKLOAD, *BASELINE)
-UNOPTIMISED = "--xla_backend_optimization_level=0"
-"""What a program computes counts here, not how fast: it compiles in two thirds of the time."""
 PATIENCE_S = 280
 """Longest that a command is waited for; only a loaded machine comes near it."""
 
@@ -80,7 +78,6 @@ class Studies:
                 **os.environ,
                 "TMPDIR": str(self._locks),
                 "TUNER_TEST_FAULT": fault,
-                "XLA_FLAGS": UNOPTIMISED,
                 **(variables or {}),
             },
             stdin=subprocess.DEVNULL,
