@@ -3,7 +3,7 @@
     TunerError                     exit 1
     ├── UsageError (ValueError)    exit 2   a flag, key, value or file is wrong
     │   ├── DeviceUnavailable               the device asked for cannot be read (tuner.devices)
-    │   └── NotBegun                        the study has only a name yet
+    │   └── NotBegun                exit 2   the study has only a name yet
     ├── NothingFeasible            exit 3   the study ended and no config of the space works
     ├── Refused                    exit 4   the study exists, or has other hardware or space
     └── ExportRefused              exit 7   feasible configs exist, none may become a profile

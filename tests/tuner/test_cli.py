@@ -167,10 +167,11 @@ def test_status_agrees_with_the_table(finished: Finished) -> None:
     }
     for part in ("best", "baseline"):
         assert found[part]["sps"] == pytest.approx(means[found[part]["trial"]])
-    scores = {
-        trial: statistics.fmean(r.final_score or 0 for r in clean_of(records, trial))
+    scored = {
+        trial: [r.final_score for r in clean_of(records, trial) if r.final_score is not None]
         for trial in means
     }
+    scores = {trial: statistics.fmean(found) for trial, found in scored.items() if found}
     assert found["best"]["trial"] == max(scores, key=lambda trial: scores[trial])
     assert found["best"]["final_score"] == pytest.approx(max(scores.values()))
     assert found["elapsed_s"] == pytest.approx(sum(r.duration or 0 for r in records))

@@ -115,7 +115,7 @@ def test_optuna_is_told_the_scores_of_the_table(finished: Finished) -> None:
         told = json.loads(trial.user_attrs["record"])
         assert told["sps"] == trial.user_attrs["sps"]
         assert trial.constraints == {"feasible": 0.0}
-        if trial.number:
+        if trial.number and own.final_score is not None:  # a short window may lack utilisation
             assert trial.value == own.final_score
             assert told["final_score"] == own.final_score
             assert sorted(trial.intermediate_values) == [4096, 8192, 12288]
