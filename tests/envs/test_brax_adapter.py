@@ -35,7 +35,9 @@ def their_environment(name: str, episode_length: int) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize(
+    "name", ["fast", pytest.param("inverted_pendulum", marks=pytest.mark.long)]
+)
 def test_a_trajectory_equals_that_of_brax_own_wrapper_until_done(name: str) -> None:
     length = 12
     env, params = make_brax(name, {"episode_length": length, "backend": "spring"})

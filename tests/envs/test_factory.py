@@ -312,6 +312,7 @@ def trained(env: Environment, params: Any, num_updates: int) -> tuple[Any, Any, 
     return start, carry, returns
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("example")
 def test_the_example_trainer_learns_the_example_environment() -> None:
     env, params = make_from_factory("my_env:make_env", {})

@@ -60,6 +60,7 @@ def test_a_study_with_many_faults_goes_on_to_its_profiles(studies: Studies) -> N
     assert profiles == {"balanced.yaml", "max_gpu.yaml", "max_quality.yaml"}
 
 
+@pytest.mark.long
 def test_a_config_that_cannot_fit_is_refused_before_it_runs(small: Studies) -> None:
     # Predicted: 37 kB for 8x16, 64 kB for 8x32 and 16x16 (the baseline), 118 kB for 16x32.
     ended = small.resume("small", "--trials", "9", "--memory-limit", "90kB", "--min-feasible", "99")

@@ -61,6 +61,7 @@ def test_a_plan_of_this_machine_and_the_same_from_the_cache(small: Studies) -> N
     assert "!0.0" in again.out
 
 
+@pytest.mark.long
 def test_a_target_without_the_compiler_is_an_estimate_and_says_so(
     studies: Studies, monkeypatch: pytest.MonkeyPatch, cache_dir: Path
 ) -> None:

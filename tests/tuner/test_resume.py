@@ -109,6 +109,7 @@ def test_kills_lose_nothing_that_was_finished_and_leave_nothing_running(
             assert record.reason == "its process was killed while it ran"
 
 
+@pytest.mark.long
 def test_a_trial_that_was_cut_off_is_closed_with_its_reason_and_run_again(small: Studies) -> None:
     with small.begin("resume", "small", "--trials", "2", fault="1:hang") as process:
         assert _kill_after(process, "trial 1:", 0.2)
