@@ -18,7 +18,8 @@ from storage.records import TrialRecord
 from storage.recovery import RETRY_OF, UNFINISHED_STATUSES
 from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
-from tuner.closing import CUT_OFF
+from tuner.aggregate import hardware_of
+from tuner.closing import CUT_OFF, MOST_DEATHS
 from tuner.warden import MARK, PATIENCE_S
 
 ROLES = ("leader", "worker", "trial", "spare", "warden")
@@ -140,6 +141,12 @@ def role_of(process: psutil.Process) -> str | None:
     return "leader" if {"start", "resume"} & set(command) else None
 
 
+def _is_deadly(records: Mapping[tuple[int, int], TrialRecord], record: TrialRecord) -> bool:
+    """Whether so many processes died of a record's config that it is rightly given up."""
+    cut_off = [r for r in records.values() if r.reason == CUT_OFF]
+    return sum(hardware_of(r) == hardware_of(record) for r in cut_off) >= MOST_DEATHS
+
+
 def orphans(variable: str, value: str, within_s: float = ORPHANS_S) -> list[psutil.Process]:
     """Return the processes that outlive a study which was run with a variable of its own.
 
@@ -200,7 +207,7 @@ class Ledger:
             record = own.get(number)
             if state in ("RUNNING", "WAITING"):
                 found.append(f"trial {number} is {state}")
-            is_given_up = state == "PRUNED" and record is not None and record.reason == CUT_OFF
+            is_given_up = state == "PRUNED" and record is not None and _is_deadly(records, record)
             is_measured = record is not None and record.status != "interrupted"
             if state in FINISHED and not (is_measured or is_given_up):
                 found.append(f"trial {number} is {state}, but our table has {record}")

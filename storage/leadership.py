@@ -50,11 +50,14 @@ def only_leader(
 
     def take() -> None:
         with faults_of(url):
-            held.append(engine.connect())
+            connection = engine.connect()
             for name, value in _KEEPALIVES.items():
-                held[-1].execute(sa.text(f"SET {name} = {value}"))
-            is_ours = held[-1].execute(_ASK, {"study": study}).scalar()
-        if not is_ours:
+                connection.execute(sa.text(f"SET {name} = {value}"))
+            is_ours = connection.execute(_ASK, {"study": study}).scalar()
+        if is_ours:
+            held.append(connection)  # held[-1] leads, and no connection that does not
+        else:
+            connection.close()
             raise AlreadyLed(
                 f"a study must have one leader at a time, but {study!r} has one on another "
                 f"machine; wait for it, stop it, or join it with `tuner worker {study}`"

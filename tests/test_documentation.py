@@ -68,7 +68,7 @@ ELSEWHERE = {
 }  # fmt: skip
 """Lines that this machine cannot run, or that another test runs, with the reason."""
 SEARCHING = {"start", "resume", "worker", "plan"}
-SHELL_WORDS = {"if", "else", "fi", "export"}
+SHELL_WORDS = {"if", "then", "else", "fi", "export", "code=$?"}
 BY_PAGE = [*PAGES, HELP]
 
 

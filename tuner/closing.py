@@ -92,7 +92,7 @@ def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
     crashed = record is not None and record.status == Crashed.status
     crashed_before = trial.user_attrs.get(RETRY_ATTR, False)
     is_deadly = record is not None and _num_deaths(opened, record) >= MOST_DEATHS
-    if crashed and not crashed_before:
+    if crashed and not crashed_before and not is_deadly:
         queue_again(opened.study, trial.number, user_attrs={RETRY_ATTR: True})
     state = close_trial(
         opened.study,

@@ -17,6 +17,7 @@ from tuner.bench import Say
 from tuner.comparability import figure
 from tuner.config import GROUP_MARK, StudyConfig
 from tuner.errors import UsageError
+from tuner.observer import NOBODY, Observer
 from tuner.profile_sources import Source
 from tuner.profiles import TRANSFERRED_FROM
 from tuner.run import Ending
@@ -72,7 +73,12 @@ def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfi
 
 
 def transfer(
-    source: Source, name: str | None, flags: Mapping[str, object], *, say: Say
+    source: Source,
+    name: str | None,
+    flags: Mapping[str, object],
+    *,
+    say: Say,
+    observer: Observer = NOBODY,
 ) -> tuple[str, StudyConfig, Ending]:
     """Measure the front of a profile's study on this machine, as a study, to its end.
 
@@ -99,7 +105,8 @@ def transfer(
         f"{chosen}: {len(config.only or ())} configs of the front of {study}, measured on "
         f"{hardware}; speed, memory and learning are all measured anew here"
     )
-    return chosen, config, start(config, chosen, say=say, facts={TRANSFERRED_FROM: origin})
+    facts = {TRANSFERRED_FROM: origin}
+    return chosen, config, start(config, chosen, say=say, facts=facts, observer=observer)
 
 
 def _recorded(measured: Mapping[str, Any], key: str, setting: str) -> Any:

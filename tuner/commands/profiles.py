@@ -91,11 +91,15 @@ def transfer(
     """
     from tuner.commands.searching import end
     from tuner.profile_sources import resolve
+    from tuner.report.live import live_view
     from tuner.transfer import transfer as transfer_front
 
     source = resolve(profile, Path(str(settings.get("runs_dir") or "runs")))[0]
     own = {"env": env, "trainer": trainer, "data": data, "finer_data": finer_data}
-    chosen, config, ending = transfer_front(source, name, {**settings, **own}, say=say)
+    with live_view(say) as (tell, observer):
+        chosen, config, ending = transfer_front(
+            source, name, {**settings, **own}, say=tell, observer=observer
+        )
     if ending.profiles:
         say(f"side by side: tuner compare {source.name} {chosen}")
     end(chosen, config, ending)
