@@ -3,6 +3,8 @@
 A measurement takes minutes and a database can be away, so it goes to a file first and is deleted
 from it when the database has it. Each process has a file of its own, whose lock dies with it: what
 an ended process left is saved by the next one that runs the study. Saving it twice changes nothing.
+A file's name holds the study's id: another study of the same name, in another database or begun
+anew, leaves it alone.
 """
 
 import fcntl
@@ -20,7 +22,6 @@ from storage.records import CurvePoint, DeviceSample, TrialRecord, record_from_d
 from storage.series import finite, from_columns, to_columns
 
 VERSION = 1
-_PATTERN = "journal-*.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class Journal:
     again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Make a journal in a folder; there is no file while nothing waits."""
-        own = _prefix(socket.gethostname(), os.getpid())
+    def __init__(self, folder: Path, study_id: str) -> None:
+        """Make a study's journal in a folder; there is no file while nothing waits."""
+        own = _prefix(study_id, socket.gethostname(), os.getpid())
         self.path = folder / f"{own}{secrets.token_hex(4)}.jsonl"
         self.fault: str | None = None
         self._file: BinaryIO | None = None
@@ -130,8 +131,8 @@ class Journal:
         return file
 
 
-def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
-    """Save what processes that have ended left in a folder, and delete their files.
+def save_leftovers(folder: Path, study_id: str, save: Callable[[Entry], None]) -> Leftovers:
+    """Save what ended processes of a study left in a folder, and delete their files.
 
     A torn last line, which a kill or a full disk leaves, is no entry. A file with other lines that
     cannot be read is kept under another name.
@@ -142,7 +143,7 @@ def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
     entries: list[Entry] = []
     unreadable: list[Path] = []
     busy: list[Path] = []
-    for path in sorted(folder.glob(_PATTERN)):
+    for path in sorted(folder.glob(f"journal-{study_id}-*.jsonl")):
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -162,21 +163,13 @@ def save_leftovers(folder: Path, save: Callable[[Entry], None]) -> Leftovers:
     return Leftovers(tuple(entries), tuple(unreadable), tuple(busy))
 
 
-def is_journal_of(path: Path, host: str, pid: int) -> bool:
-    """Whether a process of this id on this host wrote a journal."""
-    return path.name.startswith(_prefix(host, pid))
+def is_journal_of(path: Path, study_id: str, host: str, pid: int) -> bool:
+    """Whether a process of this id on this host wrote a journal of a study."""
+    return path.name.startswith(_prefix(study_id, host, pid))
 
 
-def _prefix(host: str, pid: int) -> str:
-    return f"journal-{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
-
-
-def discard_leftovers(folder: Path) -> None:
-    """Delete what ended processes left of an earlier study of the same name."""
-    for path in folder.glob(_PATTERN):
-        with path.open("rb") as file:
-            if _is_ours_now(file):
-                path.unlink(missing_ok=True)
+def _prefix(study_id: str, host: str, pid: int) -> str:
+    return f"journal-{study_id}-{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
 
 
 def _is_ours_now(file: BinaryIO) -> bool:

@@ -5,6 +5,7 @@ that outlives a long write lock, a private file, refusal of files and schemas th
 a write lock that keeps two processes from taking the same queued trial out of one SQLite file.
 """
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -175,6 +176,16 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         for key, stored in study.user_attrs.items()
         if key.startswith(FACT_PREFIX)
     }
+
+
+def new_study_id() -> str:
+    """Return an id that no other study has, to be stored as the fact `id`."""
+    return secrets.token_hex(8)
+
+
+def study_id(study: optuna.Study) -> str:
+    """Return what tells a study from others of its name; "0" where none was stored."""
+    return str(study_facts(study).get("id", 0))
 
 
 def set_study_fact(study: optuna.Study, name: str, value: Any) -> None:

@@ -83,7 +83,7 @@ def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
     """
     opened.adopt()
     busy = opened.save_leftovers()
-    if is_dead_here(trial) and any(_left_by(trial, path) for path in busy):
+    if is_dead_here(trial) and any(_left_by(opened, trial, path) for path in busy):
         return
     record = _best_record(opened, trial.number) or _cut_off(opened, trial)
     value = None
@@ -106,9 +106,9 @@ def close_dead(opened: OpenStudy, trial: FrozenTrial) -> None:
     opened.say(f"trial {trial.number} was cut off: now {state.name.lower()}")
 
 
-def _left_by(trial: FrozenTrial, journal: Path) -> bool:
+def _left_by(opened: OpenStudy, trial: FrozenTrial, journal: Path) -> bool:
     beat = trial.system_attrs[BEAT_ATTR]
-    return is_journal_of(journal, beat["host"], beat["pid"])
+    return is_journal_of(journal, opened.study_id, beat["host"], beat["pid"])
 
 
 def _num_deaths(opened: OpenStudy, record: TrialRecord) -> int:

@@ -12,6 +12,7 @@ import optuna
 from storage.attributes import AttributeTelemetry, adopt
 from storage.journal import Entry, Journal, save_leftovers
 from storage.records import TrialRecord
+from storage.studies import study_id
 from storage.telemetry import Telemetry
 from tuner.bench import Say
 from tuner.config import StudyConfig
@@ -28,10 +29,12 @@ class OpenStudy:
     telemetry: Telemetry | AttributeTelemetry
     say: Say
     references: References | None = None
+    study_id: str = field(init=False)
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.folder)
+        self.study_id = study_id(self.study)
+        self.journal = Journal(self.folder, self.study_id)
 
     @property
     def folder(self) -> Path:
@@ -50,7 +53,7 @@ class OpenStudy:
 
     def save_leftovers(self) -> tuple[Path, ...]:
         """Save what ended processes left in their journals; return the files that others hold."""
-        left = save_leftovers(self.folder, self._save_unless_known)
+        left = save_leftovers(self.folder, self.study_id, self._save_unless_known)
         for entry in left.entries:
             self.say(f"trial {entry.record.trial}: its measurement, which waited, is saved")
         for path in left.unreadable:

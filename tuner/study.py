@@ -19,13 +19,13 @@ from storage import overview
 from storage.atomic import atomic_write_text
 from storage.database import hide_password, is_proxy, sqlite_path
 from storage.errors import StudyExists
-from storage.journal import discard_leftovers
 from storage.leadership import only_leader
 from storage.patience import once_it_answers
 from storage.profile_files import read
 from storage.studies import (
     create_study,
     load_study,
+    new_study_id,
     open_storage,
     optuna_faults_of,
     set_study_fact,
@@ -123,6 +123,7 @@ def begin(
                 "data": data,
                 "fingerprint": fingerprint(config, probed["versions"], data),
                 warm_start.FACT: warm_start.as_fact(starts),
+                "id": new_study_id(),
                 "config": config.as_data(),  # the last: with it the study has begun
             }
             with optuna_faults_of(url):
@@ -130,7 +131,6 @@ def begin(
                 for fact, value in to_keep.items():
                     set_study_fact(study, fact, value)
             warm_start.tell(starts, say)
-            discard_leftovers(config.folder(name))
             written = config.folder(name) / "config.yaml"
             atomic_write_text(written, config.as_yaml())
             try:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from storage.journal import Entry, Journal, discard_leftovers, save_leftovers
+from storage.journal import Entry, Journal, Leftovers, save_leftovers
 from storage.records import CurvePoint, DeviceSample, TrialRecord
 from tests.storage.disks import largest_file
 from tests.storage.processes import FORK
 
 Make = Callable[..., TrialRecord]
+ID = "5eed"
 
 
 def leave(folder: Path, *entries: Entry) -> Path:
@@ -25,14 +26,14 @@ def leave(folder: Path, *entries: Entry) -> Path:
 
 
 def _write(folder: Path, *entries: Entry) -> None:
-    journal = Journal(folder)
+    journal = Journal(folder, ID)
     for entry in entries:
         journal.add(entry)
 
 
 def saved(folder: Path) -> list[Entry]:
     entries: list[Entry] = []
-    assert list(save_leftovers(folder, entries.append).entries) == entries
+    assert list(save_leftovers(folder, ID, entries.append).entries) == entries
     return entries
 
 
@@ -50,7 +51,7 @@ def test_what_an_ended_process_left_is_saved_whole_and_once(tmp_path: Path, entr
 
 
 def test_a_journal_is_there_only_while_something_waits(tmp_path: Path, entry: Entry) -> None:
-    journal, kept = Journal(tmp_path), list[Entry]()
+    journal, kept = Journal(tmp_path, ID), list[Entry]()
     for _ in range(2):
         journal.add(entry)
         assert journal.path.exists()
@@ -68,7 +69,7 @@ def test_an_entry_that_was_not_saved_stays(tmp_path: Path, entry: Entry) -> None
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        save_leftovers(tmp_path, refuse)
+        save_leftovers(tmp_path, ID, refuse)
     assert path.exists()
     assert saved(tmp_path) == [entry]
 
@@ -76,8 +77,8 @@ def test_an_entry_that_was_not_saved_stays(tmp_path: Path, entry: Entry) -> None
 def test_a_torn_last_line_is_no_entry(tmp_path: Path, entry: Entry) -> None:
     whole = leave(tmp_path, entry).read_bytes()
     for size in (1, len(whole) // 2, len(whole) - 1):
-        (tmp_path / "journal-a.jsonl").write_bytes(whole + whole[:size])
-        for path in tmp_path.glob("journal-[!a]*"):
+        (tmp_path / f"journal-{ID}-a.jsonl").write_bytes(whole + whole[:size])
+        for path in tmp_path.glob(f"journal-{ID}-[!a]*"):
             path.unlink()
         assert saved(tmp_path) == [entry]
         assert list(tmp_path.iterdir()) == []
@@ -92,7 +93,7 @@ def test_lines_that_are_not_ours_are_kept_and_the_others_saved(
     path = leave(tmp_path, entry)
     whole = line + path.read_bytes()
     path.write_bytes(whole)
-    left = save_leftovers(tmp_path, lambda entry: None)
+    left = save_leftovers(tmp_path, ID, lambda entry: None)
     assert left.entries == (entry,)
     assert left.unreadable == (path.with_suffix(".unreadable"),)
     assert left.unreadable[0].read_bytes() == whole
@@ -104,16 +105,23 @@ def test_the_journal_of_a_living_process_is_left_alone(tmp_path: Path, entry: En
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert saved(tmp_path) == []
-        discard_leftovers(tmp_path)
         assert path.exists()
-    discard_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert saved(tmp_path) == [entry]
+
+
+def test_another_study_of_the_same_name_leaves_a_journal_alone(
+    tmp_path: Path, entry: Entry
+) -> None:
+    path = leave(tmp_path, entry)
+    assert save_leftovers(tmp_path, "5e", pytest.fail) == Leftovers()
+    assert path.exists()
+    assert saved(tmp_path) == [entry]
 
 
 def test_what_the_disk_does_not_take_waits_in_memory_and_is_written_later(
     tmp_path: Path, entry: Entry
 ) -> None:
-    journal, kept = Journal(tmp_path), list[Entry]()
+    journal, kept = Journal(tmp_path, ID), list[Entry]()
     journal.add(entry)
     size = journal.path.stat().st_size
     with largest_file(size + size // 2):

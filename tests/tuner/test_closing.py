@@ -21,6 +21,8 @@ from tuner.open_study import OpenStudy
 
 RECORD = TrialRecord(trial=0, replicate=0, num_envs=8, num_steps=16, num_minibatches=2,
                      num_epochs=1, status="success", final_score=0.5)  # fmt: skip
+NO_ID = "0"
+"""Of a study that has none stored."""
 RECORD_PARAMS = ("num_envs", "num_steps", "num_minibatches", "num_epochs")
 
 
@@ -33,7 +35,7 @@ def _in_another_process(work: Callable[..., None], *arguments: object) -> None:
 
 def _leave_in_journal(folder: Path, url: str | None = None) -> None:
     """What a worker leaves that is killed; with `url` its beat says who it was."""
-    Journal(folder).add(Entry("t", RECORD, (), ()))
+    Journal(folder, NO_ID).add(Entry("t", RECORD, (), ()))
     if url is not None:
         storage = open_storage(url, create=False)
         trial_id = load_study(storage, "t").get_trials()[0]._trial_id

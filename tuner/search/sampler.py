@@ -7,6 +7,7 @@ whose batch does not divide is never tried, and no trial is spent on a config th
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -27,6 +28,9 @@ REDRAW_TRIALS = 10_000
 CHOOSING_S = 10.0
 """Longest that another worker is waited for while its sampler thinks."""
 CHOICE_POLL_S = 0.02
+"""Time between two looks at what the worker before this one chooses; they are cheap."""
+LOOK_S = 1.0
+"""Time after which all running trials are looked at again: that worker may be gone."""
 
 _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 """Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
@@ -134,23 +138,28 @@ class HardwareSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if config_of(fixed) is not None:
             return {}
-        trials = _once_earlier_ones_chose(study, trial)
-        tried, configs = _tried(trials), self._space.config_set()
-
         # A process that was killed while it suggested has queued a part of a config.
-        def is_left(config: HardwareConfig) -> bool:
-            return config not in tried and all(
-                getattr(config, name) == value for name, value in fixed.items()
-            )
-
-        if not any(map(is_left, configs)):
+        configs = {
+            config
+            for config in self._space.config_set()
+            if all(getattr(config, name) == value for name, value in fixed.items())
+        }
+        trials = study.get_trials(deepcopy=False)
+        left = configs - _tried(trials)
+        proposals = (c for c in self._proposed(study, trial, search_space) if c in left)
+        if _choosing(trials, trial):
+            # The sampler thinks before it is this worker's turn: those behind it wait for less.
+            first = next(proposals, None) if left else None
+            left -= _tried(_once_earlier_ones_chose(study, trial, [*search_space][-1]))
+            if first in left:
+                return first.as_dict()
+        if not left:
             return {}
-        proposal = self._proposed(study, trial, search_space)
-        for config in proposal:
-            if config in configs and is_left(config):
-                return config.as_dict()
-        left = list(filter(is_left, self._space.configs()))
-        return (left[0] if self._in_order else self._random.choice(left)).as_dict()
+        proposed = next(proposals, None)
+        if proposed is not None:
+            return proposed.as_dict()
+        in_order = [config for config in self._space.configs() if config in left]
+        return (in_order[0] if self._in_order else self._random.choice(in_order)).as_dict()
 
     def _proposed(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -195,26 +204,38 @@ class HardwareSampler(BaseSampler):
             self._inner.after_trial(study, trial, state, values)
 
 
-def _once_earlier_ones_chose(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+def _once_earlier_ones_chose(study: Study, trial: FrozenTrial, last: str) -> list[FrozenTrial]:
     """Return all trials once every running one with a lower number has its config.
 
     Or its worker is gone, or the wait has been long.
 
     Trial numbers are given one at a time, so workers choose in the order of their trials (as at
-    Lamport's bakery): each sees what those before it have taken, and no two take the same.
+    Lamport's bakery): each sees what those before it have taken, and no two take the same. So it
+    is enough to watch the one just before for its `last` dimension.
     """
     until = time.monotonic() + CHOOSING_S
     while True:
         trials = study.get_trials(deepcopy=False)
-        earlier = [t for t in trials[: trial.number] if t.state == TrialState.RUNNING]
-        has_chosen = all(_has_chosen(other) or is_dead_here(other) for other in earlier)
-        if has_chosen or time.monotonic() > until:
+        choosing = _choosing(trials, trial)
+        if not choosing or time.monotonic() > until:
             return trials
-        time.sleep(CHOICE_POLL_S)
+        look_at = time.monotonic() + LOOK_S
+        while time.monotonic() < look_at:
+            time.sleep(CHOICE_POLL_S)
+            with suppress(KeyError):  # it has not chosen
+                study._storage.get_trial_param(choosing[-1]._trial_id, last)
+                break
 
 
-def _has_chosen(trial: FrozenTrial) -> bool:
-    return config_of({**trial.system_attrs.get("fixed_params", {}), **trial.params}) is not None
+def _choosing(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return the running trials before one that have no config yet, and a worker who lives."""
+    return [
+        other
+        for other in trials[: trial.number]
+        if other.state == TrialState.RUNNING
+        and config_of({**other.system_attrs.get("fixed_params", {}), **other.params}) is None
+        and not is_dead_here(other)
+    ]
 
 
 def make_pruner(name: str) -> optuna.pruners.BasePruner:
