@@ -8,7 +8,7 @@ watcher needs no clock but its own monotonic one.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from storage import beats
-from storage.beats import BEAT_ATTR, HEARTBEAT_S
+from storage.beats import BEAT_ATTR, HEARTBEAT_S, Beat
 from storage.database import passing_fault
 from storage.patient import storage_of
 
@@ -162,11 +162,16 @@ class Heartbeat:
                 self._own = None
 
     def _look(self) -> None:
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        others = [trial for trial in running if trial._trial_id != self._own]
-        for trial in self._silence.dead(others, time.monotonic()):
-            if trial._trial_id != self._own:
-                self._carry_out(partial(self._on_dead, trial))
+        beats_now = self._storage.beats_of_running(self._study._study_id)
+        others = {trial_id: beat for trial_id, beat in beats_now.items() if trial_id != self._own}
+        for trial_id in self._silence.dead(others, time.monotonic()):
+            if trial_id != self._own:
+                self._carry_out(partial(self._report, trial_id))
+
+    def _report(self, trial_id: int) -> None:
+        trial = self._study._storage.get_trial(trial_id)
+        if trial.state == TrialState.RUNNING:
+            self._on_dead(trial)
 
 
 class _Silence:
@@ -186,24 +191,33 @@ class _Silence:
         self._seen.clear()
         self._looked = None
 
-    def dead(self, trials: Sequence[FrozenTrial], now: float) -> list[FrozenTrial]:
-        """Take a look at monotonic time `now`; return the trials whose worker is dead."""
+    def dead(self, running: Mapping[int, Beat | None], now: float) -> list[int]:
+        """Look at the beats of trials at monotonic time `now`; return those of dead workers.
+
+        Trials are known by their ids.
+        """
         passed_s = 0.0 if self._looked is None else min(now - self._looked, self._tick_s)
         self._looked = now
         seen: dict[int, tuple[object, float]] = {}
-        for trial in trials:
-            beat = trial.system_attrs.get(BEAT_ATTR)
-            before, silent_s = self._seen.get(trial.number, (None, 0.0))
-            is_same = trial.number in self._seen and before == beat
-            seen[trial.number] = (beat, silent_s + passed_s if is_same else 0.0)
+        for trial_id, beat in running.items():
+            before, silent_s = self._seen.get(trial_id, (None, 0.0))
+            is_same = trial_id in self._seen and before == beat
+            seen[trial_id] = (beat, silent_s + passed_s if is_same else 0.0)
         self._seen = seen
         limit_s = _SILENT_TICKS * self._tick_s
-        return [t for t in trials if seen[t.number][1] > limit_s or is_dead_here(t)]
+        return [
+            trial_id
+            for trial_id, beat in running.items()
+            if seen[trial_id][1] > limit_s or _is_gone_here(beat)
+        ]
 
 
 def is_dead_here(trial: FrozenTrial) -> bool:
     """Whether a running trial's process was one of this machine and is gone; one look tells."""
-    beat = trial.system_attrs.get(BEAT_ATTR)
+    return _is_gone_here(trial.system_attrs.get(BEAT_ATTR))
+
+
+def _is_gone_here(beat: Beat | None) -> bool:
     return beat is not None and beats.is_process_gone(beat)
 
 

@@ -24,6 +24,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from storage.beats import BEAT_ATTR, Beat
 from storage.errors import StorageUnavailable
 from storage.patience import GivenUp, Patience
 
@@ -66,6 +67,10 @@ class WaitingStorage(Protocol):
     patience: Patience | None
     on_start: Callable[[int], None] | None
 
+    def beats_of_running(self, study_id: int) -> dict[int, Beat | None]:
+        """Return the last beat of each running trial, by the trial's id; None if it had none."""
+        ...
+
 
 class PatientStorage(RDBStorage):
     """Optuna's storage in SQL; see `WaitingStorage`."""
@@ -100,6 +105,25 @@ class PatientStorage(RDBStorage):
         return self._wait(
             change, again=lambda: self._has_ended(trial_id, state, values) or change()
         )
+
+    def beats_of_running(self, study_id: int) -> dict[int, Beat | None]:
+        """As `WaitingStorage` says, in one query: each of many workers looks at all the others."""
+        return self._wait(partial(self._read_beats, study_id))
+
+    def _read_beats(self, study_id: int) -> dict[int, Beat | None]:
+        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        is_beat = sa.and_(attribute.trial_id == trial.trial_id, attribute.key == BEAT_ATTR)
+        query = (
+            sa.select(trial.trial_id, attribute.value_json)
+            .outerjoin(attribute, is_beat)
+            .where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
+            .order_by(trial.trial_id)
+        )
+        with _create_scoped_session(self.scoped_session) as session:
+            return {
+                trial_id: None if beat is None else json.loads(beat)
+                for trial_id, beat in session.execute(query)
+            }
 
     def _start(self, trial_id: int) -> bool:
         """Start a queued trial; return whether it is this process's now."""

@@ -19,6 +19,7 @@ from optuna.storages import GrpcStorageProxy
 from optuna.storages._grpc.client import GrpcClientCache
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.beats import BEAT_ATTR, Beat
 from storage.database import parse_url
 from storage.errors import InvalidStorageUrl, ProxyUnavailable
 from storage.patience import Patience
@@ -130,6 +131,11 @@ class ProxiedStorage(GrpcStorageProxy):
         if is_start and is_changed and self.on_start is not None:
             self.on_start(trial_id)
         return is_changed
+
+    def beats_of_running(self, study_id: int) -> dict[int, Beat | None]:
+        """As `WaitingStorage` says; a proxy gives whole trials only."""
+        running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial._trial_id: trial.system_attrs.get(BEAT_ATTR) for trial in running}
 
     def remove_session(self) -> None:
         """Do nothing: a channel serves all threads."""

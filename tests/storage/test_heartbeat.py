@@ -32,11 +32,9 @@ SLOW_S = 2.0
 """What a loaded machine may take for the calls that two intervals of waiting lead to."""
 
 
-def _trial(beat: object = None, number: int = 3) -> FrozenTrial:
+def _trial(beat: object = None) -> FrozenTrial:
     attrs = {} if beat is None else {BEAT_ATTR: beat}
-    trial = create_trial(state=TrialState.RUNNING, system_attrs=attrs)
-    trial.number = number
-    return trial
+    return create_trial(state=TrialState.RUNNING, system_attrs=attrs)
 
 
 def _work(url: str, host: str | None, name: str, ends: Connection) -> None:
@@ -197,14 +195,14 @@ def test_what_closing_raises_is_told_at_the_next_trial_and_beats_go_on(local: op
 def test_silence_counts_in_looks_of_one_watcher() -> None:
     silence, now = _Silence(tick_s=5.0), 100.0
     first, second = ({"machine": "elsewhere", "n": n} for n in (1, 2))
-    quiet, loud, again = _trial(first), _trial(first, number=4), _trial(second, number=4)
-    assert silence.dead([quiet, loud], now) == []
+    quiet = 3
+    assert silence.dead({quiet: first, 4: first}, now) == []
     now += 3600  # the watcher was stopped, or its machine slept
-    assert silence.dead([quiet, loud], now) == []
-    assert silence.dead([quiet, again], now + 5) == []
-    assert silence.dead([quiet, again], now + 10) == [quiet]
+    assert silence.dead({quiet: first, 4: first}, now) == []
+    assert silence.dead({quiet: first, 4: second}, now + 5) == []
+    assert silence.dead({quiet: first, 4: second}, now + 10) == [quiet]
     silence.forget()
-    assert silence.dead([quiet], now + 15) == []
+    assert silence.dead({quiet: first}, now + 15) == []
 
 
 @pytest.mark.parametrize("is_reaped", [True, False])

@@ -28,7 +28,9 @@ REDRAW_TRIALS = 10_000
 CHOOSING_S = 10.0
 """Longest that another worker is waited for while its sampler thinks."""
 CHOICE_POLL_S = 0.02
-"""Time between two looks at what the worker before this one chooses; they are cheap."""
+"""Least time between two looks at whether the worker before this one has chosen."""
+POLLS_BY_WAIT = 0.2
+"""Time between two looks, as a share of the wait so far."""
 LOOK_S = 1.0
 """Time after which all running trials are looked at again: that worker may be gone."""
 
@@ -213,15 +215,15 @@ def _once_earlier_ones_chose(study: Study, trial: FrozenTrial, last: str) -> lis
     Lamport's bakery): each sees what those before it have taken, and no two take the same. So it
     is enough to watch the one just before for its `last` dimension.
     """
-    until = time.monotonic() + CHOOSING_S
+    began = time.monotonic()
     while True:
         trials = study.get_trials(deepcopy=False)
         choosing = _choosing(trials, trial)
-        if not choosing or time.monotonic() > until:
+        if not choosing or time.monotonic() - began > CHOOSING_S:
             return trials
         look_at = time.monotonic() + LOOK_S
-        while time.monotonic() < look_at:
-            time.sleep(CHOICE_POLL_S)
+        while (now := time.monotonic()) < look_at:
+            time.sleep(max(CHOICE_POLL_S, POLLS_BY_WAIT * (now - began)))
             with suppress(KeyError):  # it has not chosen
                 study._storage.get_trial_param(choosing[-1]._trial_id, last)
                 break
