@@ -1,4 +1,4 @@
-"""A worker that is killed while its trial trains: the leader has its trial measured once more.
+"""A worker that has nothing of the leader's but the address of its database, and is killed.
 
 Leader, worker and PostgreSQL server are real, the trials those of a stand-in. `test_network` and
 `benchmarks/soak.py` are the long forms.
@@ -15,13 +15,15 @@ from recoveries import Recoveries
 from storage.recovery import RETRY_OF
 from storage.studies import close_storage, load_study, open_storage
 from tests.faults.workers import wait_for_training, worker_of
-from tests.postgres import PostgresServer
+from tests.postgres import PASSWORD, PostgresServer
 from tests.tuner.studies import PATIENCE_S, kill_tree, states
 from tests.tuner.trials import startup_code, wait_until
 
 HEARTBEAT_S = 4.0
 SLOW_S = 2.0
 """What a loaded machine may take on top of what the heartbeat promises."""
+SMALL_SPACE = ("--num-envs", "16,32,64,128", "--num-steps", "16,32")
+"""96 configs, on which the sampler spends no seconds."""
 SHORT_HEARTBEAT = f"import storage.beats\nstorage.beats.HEARTBEAT_S = {HEARTBEAT_S}\n"
 
 
@@ -39,14 +41,14 @@ def test_the_trial_of_a_killed_worker_is_measured_once_more(
 ) -> None:
     for name, value in startup_code(tmp_path / "startup", SHORT_HEARTBEAT).items():
         monkeypatch.setenv(name, value)
-    # The worker's trial would outlast the test; the leader's leave it time to join.
-    leading, joined = Crowd(tmp_path, url, trial_s=2.0), Crowd(tmp_path, url, trial_s=600.0)
+    # There are trials enough for the worker to have two, and it is killed in its second.
+    leading, joined = Crowd(tmp_path, url, trial_s=2.5), Crowd(tmp_path, url, trial_s=5.0)
     with (
-        leading.begin_leader("--trials", "6") as leader,
+        leading.begin_leader("--trials", "8", *SMALL_SPACE) as leader,
         joined.begin("worker", ("worker", NAME), under=APART if can_be_apart() else ()) as worker,
     ):
         try:
-            wait_until(lambda: "\ntrial " in joined.said("worker"))
+            wait_until(lambda: joined.said("worker").count("\ntrial ") == 2)
             lost = wait_for_training(joined)
             with Recoveries(url, NAME) as recoveries:
                 victim = worker_of(joined)
@@ -67,8 +69,13 @@ def test_the_trial_of_a_killed_worker_is_measured_once_more(
     storage = open_storage(url, create=False)
     trials = load_study(storage, NAME).get_trials()
     close_storage(storage)
-    assert states(trials).count("COMPLETE") == 6
+    assert states(trials).count("COMPLETE") == 8
     assert [number for number, name in enumerate(states(trials)) if name == "FAIL"] == [lost]
     (again,) = [trial for trial in trials if trial.system_attrs.get(RETRY_OF) == lost]
     assert (again.state.name, again.params) == ("COMPLETE", trials[lost].params)
     assert [orphans(RUN_VARIABLE, crowd.token) for crowd in (leading, joined)] == [[], []]
+
+    assert PASSWORD not in leading.said("leader") + joined.said("worker")
+    files = {path.name for path in (tmp_path / "worker").rglob("*") if path.is_file()}
+    assert f"trial-{lost:04}.log" in files
+    assert not {"trials.csv", "config.yaml", "study.db"} & files
