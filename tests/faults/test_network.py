@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from crowd import APART, NAME, Crowd, can_be_apart
-from killer import RUN_VARIABLE, Ledger, orphans, role_of
-from recoveries import trial_of
+from killer import RUN_VARIABLE, Ledger, orphans
 
 from storage.heartbeat import HEARTBEAT_S
 from storage.studies import close_storage, load_study, open_storage
 from tests.faults.networks import Machine
+from tests.faults.workers import wait_for_training, worker_of
 from tests.postgres import PostgresServer
 from tests.tuner.studies import states
 from tests.tuner.trials import wait_until
@@ -71,34 +70,6 @@ def crowds(machines: list[Machine], server: PostgresServer, tmp_path: Path) -> I
 @pytest.fixture
 def ledger(server: PostgresServer) -> Ledger:
     return Ledger(server.url.render_as_string(hide_password=False), NAME)
-
-
-def worker_of(crowd: Crowd) -> psutil.Process:
-    """Return the one process of a crowd that measures."""
-    ours = [p for p in psutil.Process().children(recursive=True) if role_of(p) is not None]
-    (found,) = [
-        p
-        for p in ours
-        if role_of(p) in ("leader", "worker") and p.environ()[RUN_VARIABLE] == crowd.token
-    ]
-    return found
-
-
-def wait_for_training(crowd: Crowd) -> int:
-    """Wait until a crowd's one worker has a trial's process at work; return the trial's number."""
-
-    def is_training() -> bool:
-        try:
-            worker = worker_of(crowd)
-            is_busy = any(role_of(p) == "trial" for p in worker.children())
-            return is_busy and trial_of(worker) is not None
-        except (ValueError, psutil.Error):
-            return False
-
-    wait_until(is_training)
-    found = trial_of(worker_of(crowd))
-    assert found is not None
-    return found
 
 
 def told(ledger: Ledger) -> list[str]:

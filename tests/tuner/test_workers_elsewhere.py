@@ -50,6 +50,7 @@ def begin_study(crowd: Crowd, url: str) -> None:
     close_storage(storage)
 
 
+@pytest.mark.long
 def test_a_worker_needs_nothing_but_the_address(tmp_path: Path, url: str) -> None:
     crowd = Crowd(tmp_path, url, trial_s=0.2)
     begin_study(crowd, url)
