@@ -75,7 +75,7 @@ class Objective:
             trial.set_user_attr(HARDWARE_ATTR, session.group)
         config = config_of(trial.params)
         if config is None:
-            raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
+            raise ValueError(f"a trial must have all dimensions, but got {trial.params}")
         session.say(f"trial {trial.number}: {config}")
         milestones = Milestones(trial, references.env_steps, session.patience)
         reserve_s = finalists_reserve_s(session.records())

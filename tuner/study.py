@@ -112,7 +112,7 @@ def begin(
                     "the space must have a config whose batch divides into its minibatches, but "
                     "got none; choose --num-minibatches that divide num_envs × num_steps"
                 )
-            starts = warm_start.starts_in(profiles, config.space())
+            starts = warm_start.starts_in(profiles, config.space(), config.lr_scale)
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
             to_keep = {

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.heartbeat import is_dead_here
 from tuner.errors import UsageError
-from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, SearchSpace
 
 REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
@@ -70,7 +70,8 @@ def config_of(params: dict[str, Any]) -> HardwareConfig | None:
     """Return the config in a trial's parameters, or None if it has none."""
     if any(name not in params for name in DIMENSIONS):
         return None
-    return HardwareConfig(**{name: int(params[name]) for name in DIMENSIONS})
+    numbers = {name: int(params[name]) for name in DIMENSIONS}
+    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
 
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
@@ -103,7 +104,7 @@ class SpaceExhausted(Exception):
 class HardwareSampler(BaseSampler):
     """Asks an inner sampler until it proposes a valid, untried config; else draws one uniformly.
 
-    Usable in any Optuna study whose objective suggests the four dimensions of a `SearchSpace`.
+    Usable in any Optuna study whose objective suggests the `choices` of a `SearchSpace` in order.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class HardwareSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the four dimensions, which never change within a study."""
+        """Return the dimensions, which never change within a study."""
         return distributions(self._space)
 
     def sample_relative(
@@ -148,9 +149,9 @@ class HardwareSampler(BaseSampler):
         proposal = self._proposed(study, trial, search_space)
         for config in proposal:
             if config in configs and is_left(config):
-                return config.as_dict()
+                return config.params()
         left = list(filter(is_left, self._space.configs()))
-        return (left[0] if self._in_order else self._random.choice(left)).as_dict()
+        return (left[0] if self._in_order else self._random.choice(left)).params()
 
     def _proposed(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
