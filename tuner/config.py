@@ -176,7 +176,9 @@ class MeasureSettings(Settings):
         description="profiles to begin with: their configs, or the nearest of the space, are the "
         "first trials (repeatable)",
     )
-    pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")
+    pruner: Literal["none", "median", "lossless"] = Field(
+        "none", description="which trials are cut: weak ones, or those that no profile could be"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
     weights: Annotated[tuple[float, float, float], BeforeValidator(parse.weights)] = Field(
         (0.4, 0.4, 0.2), description="of utilisation, quality and throughput in the score"

@@ -56,7 +56,8 @@ from tuner.opening import open_session, open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
-from tuner.search.sampler import make_pruner, make_sampler
+from tuner.search.pruner import make_pruner
+from tuner.search.sampler import make_sampler
 from tuner.workload import data_facts, refuse_other_data
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study
@@ -216,10 +215,3 @@ def _once_earlier_ones_chose(study: Study, trial: FrozenTrial) -> list[FrozenTri
 
 def _has_chosen(trial: FrozenTrial) -> bool:
     return config_of({**trial.system_attrs.get("fixed_params", {}), **trial.params}) is not None
-
-
-def make_pruner(name: str) -> optuna.pruners.BasePruner:
-    """Return the pruner of a setting: `none`, or Optuna's `median` over the milestones."""
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5)
-    return optuna.pruners.NopPruner()
