@@ -144,7 +144,10 @@ class TableBench:
 
     def _first_that_fits(self, request: FitRequest) -> dict[str, int] | None:
         for candidate in request.candidates:
-            rows = self._half.rows.get(HardwareConfig(**candidate), ())
+            shape = HardwareConfig(**candidate)
+            rows = [
+                row for c, found in self._half.rows.items() if c.shape == shape for row in found
+            ]
             if any(row.record.status not in ("predicted_oom", "oom") for row in rows):
                 return candidate
         return None
