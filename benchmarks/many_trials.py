@@ -70,6 +70,9 @@ class InstantBench:
         record = replace(self._answer.record, **numbers, duration=took)
         return replace(self._answer, record=record)
 
+    def util_so_far(self) -> float | None:
+        return None
+
 
 def time_study(folder: Path, size: int, stored: dict[str, Any], runs: int) -> dict[str, Any]:
     """Make a study of `size` trials and time what is done with it; seconds."""

@@ -89,7 +89,7 @@ def record(folder: Path, name: str, settings: dict[str, object], *, repeats: int
             **laboratory.facts(),
             "settings": json.loads(json.dumps(settings)),
             "space": {k: list(v) for k, v in config.space().choices().items()},
-            "baseline": config.baseline.as_dict() if config.baseline else None,
+            "baseline": config.baseline.params() if config.baseline else None,
             "env_steps": env_steps,
             "chance": chance(laboratory, config),
         }

@@ -29,7 +29,7 @@ from tuner.profile_rules import BUSY_SHARE, QUALITY_FLOOR, UTIL_TIE
 from tuner.protocol import Event, FitRequest, PreflightRequest, Question, RandomRequest
 from tuner.references import References, judge
 from tuner.run import calibrate
-from tuner.search.sampler import make_pruner
+from tuner.search.pruner import make_pruner
 from tuner.session import Session
 from tuner.settings import load_config
 from tuner.space import HardwareConfig
@@ -100,6 +100,7 @@ class TableBench:
         # One draw for each config in the same order, whatever is searched: common random numbers.
         self._order = {c: shuffled.sample(rows, len(rows)) for c, rows in half.rows.items()}
         self._times: dict[HardwareConfig, int] = {}
+        self._running: Measurement | None = None
 
     def say(self, line: str) -> None:
         """Nobody listens."""
@@ -123,8 +124,9 @@ class TableBench:
     ) -> Measurement:
         """Return what was recorded, and let its device-seconds pass."""
         rows, times = self._order[order.config], self._times.get(order.config, 0)
+        self._running = rows[times % len(rows)]
         self._times[order.config] = times + 1
-        row = rows[times % len(rows)]
+        row = self._running
         record = replace(row.record, trial=order.trial, replicate=order.replicate)
         measurement = replace(row, record=record)
         cost_s = self._half.cost_s(row, is_first=times == 0)
@@ -136,9 +138,16 @@ class TableBench:
         self._clock.now_s += cost_s
         return replace(measurement, record=replace(measurement.record, duration=cost_s))
 
+    def util_so_far(self) -> float | None:
+        """Return the utilisation of the running trial: a table has that of its whole window."""
+        return None if self._running is None else self._running.record.device_util
+
     def _first_that_fits(self, request: FitRequest) -> dict[str, int] | None:
         for candidate in request.candidates:
-            rows = self._half.rows.get(HardwareConfig(**candidate), ())
+            shape = HardwareConfig(**candidate)
+            rows = [
+                row for c, found in self._half.rows.items() if c.shape == shape for row in found
+            ]
             if any(row.record.status not in ("predicted_oom", "oom") for row in rows):
                 return candidate
         return None
@@ -390,8 +399,8 @@ def _references(session: Session) -> References:
 
 
 def _event(point: CurvePoint) -> Event:
-    data = {"metrics": point.metrics, "learning": point.learning, "env_steps": point.env_steps}
-    return Event("block", 0.0, data)
+    names = ("metrics", "learning", "env_steps", "seconds")
+    return Event("block", 0.0, {name: getattr(point, name) for name in names})
 
 
 def _cut(measurement: Measurement, blocks: int, ended: Outcome) -> Measurement:

@@ -103,6 +103,8 @@ class TrialRecord:
     """Seconds from request to `done` by what they went to; `window_s` is one of them."""
     goal_score: float | None = None
     """What the search maximises under `--goal time-to-return`, in [0, 1]; else `final_score` is."""
+    learning_rate: float | None = None
+    """Which of the study's several it trained with, before `lr_scaling`; None where it has one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from storage.records import INFEASIBLE_STATUSES, TrialRecord
 from tuner.contamination import is_noisy
 from tuner.goal import objective_of
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig
 from tuner.throughput import MIN_REPLICATES, student_t
 
-NUMBERS = operator.attrgetter(*DIMENSIONS)
-"""Takes the four numbers of a config from whatever has them, as a tuple."""
+NUMBERS = operator.attrgetter(*DIMENSIONS, LEARNING_RATE)
+"""Takes the four numbers of a config and its learning rate from whatever has them, as a tuple."""
 SUMMARISED = (
     "trial",
     "replicate",
     *DIMENSIONS,
+    LEARNING_RATE,
     "status",
     "contaminated",
     "quality_acceptable",
@@ -115,12 +116,12 @@ def summarise(
     return sorted(summaries, key=lambda summary: summary.trial)
 
 
-def objectives(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | None]:
+def objectives(records: Iterable[TrialRecord]) -> dict[tuple[float | None, ...], float | None]:
     """Return `objective_of` what `summarise` says of each config, by the config's `NUMBERS`.
 
     A search asks before every trial, so nothing else is computed and no config is made.
     """
-    by_config: dict[tuple[int, ...], list[TrialRecord]] = {}
+    by_config: dict[tuple[float | None, ...], list[TrialRecord]] = {}
     for record in records:
         by_config.setdefault(NUMBERS(record), []).append(record)
     return {config: _objective(_counted(group)) for config, group in by_config.items()}
@@ -128,9 +129,7 @@ def objectives(records: Iterable[TrialRecord]) -> dict[tuple[int, ...], float | 
 
 def hardware_of(record: TrialRecord) -> HardwareConfig:
     """Return the config that a record is of."""
-    return HardwareConfig(
-        record.num_envs, record.num_steps, record.num_minibatches, record.num_epochs
-    )
+    return HardwareConfig(*NUMBERS(record))
 
 
 def combine_intervals(records: Sequence[TrialRecord]) -> tuple[float, float] | None:

@@ -105,6 +105,7 @@ class Bench:
         self._lock = DeviceLock(device.info())
         self._asked: Child | None = None
         self._held = 0
+        self._watched: tuple[GPUMonitor, float] | None = None
 
     def __enter__(self) -> "Bench":
         self._take_device()
@@ -201,6 +202,8 @@ class Bench:
             self.observer.see(Heard(event))
             if event.name == "compiled" and monitor is not None:
                 monitor.start_monitoring(child.pid)
+            if event.name == "warm" and monitor is not None:
+                self._watched = monitor, event.t
             if event.name == "measured":
                 if monitor is not None:
                     monitor.stop_monitoring()
@@ -219,6 +222,7 @@ class Bench:
                 give_up_at=give_up_at,
             )
         finally:
+            self._watched = None
             if monitor is not None:
                 monitor.stop_monitoring()
         window = window_of(run)
@@ -232,6 +236,17 @@ class Bench:
             else None,
             roof=Roof(self.peaks, order.request.workload.dtype),
         )
+
+    def util_so_far(self) -> float | None:
+        """Return the utilisation since the running trial's window has opened, in percent.
+
+        From the samples that there are: the device is not asked.
+        """
+        if self._watched is None:
+            return None
+        monitor, opened = self._watched
+        latest = max((sample.t for sample in monitor.samples), default=opened)
+        return None if latest <= opened else monitor.get_stats(opened, latest).util
 
     def take(self, log_name: str) -> tuple[Child, int]:
         """Return a fresh child, for work that is no trial, and the bytes that others hold."""

@@ -38,9 +38,9 @@ def check_traceable(session: Session) -> None:
         UsageError: something cannot be traced; the message names the user's file and line.
     """
     config = session.config
-    configs = config.space().configs()
-    if config.baseline is not None and config.baseline not in configs:
-        configs = [config.baseline, *configs]
+    configs = config.space().shapes()
+    if config.baseline is not None and config.baseline.shape not in configs:
+        configs = [config.baseline.shape, *configs]
     answer = session.bench.ask(
         PreflightRequest(
             workload=config.workload(),
@@ -153,11 +153,11 @@ def measure_baseline(
 
 
 def _baseline_that_fits(session: Session) -> HardwareConfig:
-    """Return the baseline, or the largest smaller config of the space that fits."""
+    """Return the baseline, or the largest smaller config of the space that fits, at its rate."""
     wanted = session.config.baseline
     if wanted is None:
         raise ValueError("a config must be resolved before its baseline is measured")
-    configs = session.config.space().configs()
+    configs = session.config.space().shapes()
     smaller = [c for c in configs if c.batch_size < wanted.batch_size]
     fitting = _first_that_fits(session, [wanted, *_one_for_each_batch(smaller)])
     if fitting is None:
@@ -165,6 +165,7 @@ def _baseline_that_fits(session: Session) -> HardwareConfig:
             f"a config must fit in memory, but neither the baseline {wanted} nor a smaller config "
             "of the space does; raise --memory-limit, lower --reserve or choose a smaller space"
         )
+    fitting = replace(fitting, learning_rate=wanted.learning_rate)
     if fitting != wanted:
         session.say(f"the baseline {wanted} does not fit in memory: using {fitting}")
     return fitting
@@ -181,6 +182,7 @@ def _one_for_each_batch(configs: Sequence[HardwareConfig]) -> list[HardwareConfi
 def _first_that_fits(
     session: Session, candidates: Sequence[HardwareConfig]
 ) -> HardwareConfig | None:
+    """Return the first that fits, without a learning rate."""
     config = session.config
     answer = session.bench.ask(
         FitRequest(

@@ -7,7 +7,6 @@ trial, in the heartbeat's thread, and two may do it at once.
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -122,7 +121,7 @@ def _cut_off(opened: OpenStudy, trial: FrozenTrial) -> TrialRecord | None:
     config = config_of(trial.params)
     if config is None:
         return None
-    params: dict[str, Any] = config.as_dict()
+    params = config.params()
     record = TrialRecord(
         trial=trial.number, replicate=0, status=Interrupted.status, reason=CUT_OFF, **params
     )

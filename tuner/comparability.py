@@ -15,6 +15,7 @@ from storage.profile import Profile
 from tuner.config import HYPERPARAMS, StudyConfig
 from tuner.hardware import IDENTITY
 from tuner.profile_sources import Source
+from tuner.profiles import LEARNING_RATES
 from tuner.quality import QualityReferences
 from tuner.references import stored_references
 from tuner.training_plan import PLACES, flat_facts
@@ -51,6 +52,13 @@ def differences(first: Source, other: Source) -> Differences:
     """Return in what `other` differs from `first`, and what cannot be compared for it."""
     a, b = first.profile, other.profile
     workload = _changes(_workload(a), _workload(b))
+    rates = a.measured.get(LEARNING_RATES)
+    if (
+        is_same_study(first, other)
+        and rates is not None
+        and rates == b.measured.get(LEARNING_RATES)
+    ):
+        workload.pop("ppo.learning_rate", None)  # it was searched for, as the config was
     judging = _judging(first, other)
     speed = {name: words for name, words in workload.items() if _decides_speed(name)}
     unknown = _first_doubt(_doubt, first, other)

@@ -27,7 +27,7 @@ from tuner.lookup import require_name
 from tuner.profile_sources import Source, resolve
 from tuner.space import HardwareConfig
 from tuner.throughput import student_t
-from tuner.workload import hardware_config
+from tuner.workload import hardware_config, is_of, measured_rate
 
 Verdict = Literal["higher", "lower", "cannot be told apart", "same", "not comparable", "unknown"]
 FEWEST_DOF = 2
@@ -246,6 +246,8 @@ def is_same_measurement(first: Source, other: Source, found: Differences) -> boo
     a, b = first.profile, other.profile
     if hardware_config(a) != hardware_config(b) or found.hardware or found.workload:
         return False
+    if measured_rate(a) != measured_rate(b):
+        return False
     is_equal = a.expected_sps is not None and a.expected_sps == b.expected_sps
     return is_equal or is_same_study(first, other)
 
@@ -268,8 +270,8 @@ def _summary_of(profile: Profile, records: Sequence[TrialRecord]) -> ConfigSumma
 
     Another study may have the name, and a profile may be an earlier version.
     """
-    config = hardware_config(profile)
-    found = next((s for s in summarise(records, with_intervals=False) if s.config == config), None)
+    summaries = summarise(records, with_intervals=False)
+    found = next((s for s in summaries if is_of(profile, s.config)), None)
     if found is None or found.sps is None or profile.expected_sps is None:
         return None
     if found.contaminated and not is_noisy(records):

@@ -5,6 +5,7 @@ name; its parts are the base classes, so that code can ask for no more than the 
 `tuner.flags` makes flags from these fields: a setting is declared here and nowhere else.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,8 @@ Share = Annotated[
 Files = Annotated[tuple[Path, ...] | None, BeforeValidator(parse.paths)]
 DataFile = Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rates = Annotated[Rate | tuple[Positive, ...], BeforeValidator(parse.learning_rates)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -63,7 +66,9 @@ class WorkloadSettings(Settings):
     trainer: str | None = Field(
         None, description="your own trainer in place of PPO, as package.module:factory"
     )
-    learning_rate: float = Field(3e-4, ge=0, allow_inf_nan=False, description="Adam's step size")
+    learning_rate: Rates = Field(
+        3e-4, description="Adam's step size; several, as 3e-4,1e-3, are a dimension of the search"
+    )
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none", description="sqrt: learning rate × √(minibatch / the baseline's minibatch)"
     )
@@ -127,7 +132,9 @@ class SpaceSettings(Settings):
         Field(None, description="try these combinations alone, as 512,16,8,2;64,64,4,4")
     )
     baseline: Annotated[HardwareConfig | None, BeforeValidator(parse.hardware)] = Field(
-        None, description="what you run today, as 2048,128,8,4"
+        None,
+        description="what you run today, as 2048,128,8,4; its learning rate is the first of "
+        "several, or a fifth number",
     )
     baseline_replicates: int = Field(3, ge=3, le=20, description="times the baseline is measured")
 
@@ -169,7 +176,9 @@ class MeasureSettings(Settings):
         description="profiles to begin with: their configs, or the nearest of the space, are the "
         "first trials (repeatable)",
     )
-    pruner: Literal["none", "median"] = Field("none", description="whether weak trials are cut")
+    pruner: Literal["none", "median", "lossless"] = Field(
+        "none", description="which trials are cut: weak ones, or those that no profile could be"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
     weights: Annotated[tuple[float, float, float], BeforeValidator(parse.weights)] = Field(
         (0.4, 0.4, 0.2), description="of utilisation, quality and throughput in the score"
@@ -239,7 +248,10 @@ class StudyConfig(
             name: getattr(self, name) or self._used(name) or choices
             for name, choices in space.choices().items()
         }
-        filled["baseline"] = self.baseline or (GPU_BASELINE if on_gpu else CPU_BASELINE)
+        baseline = self.baseline or (GPU_BASELINE if on_gpu else CPU_BASELINE)
+        if self.has_rates and baseline.learning_rate is None:
+            baseline = replace(baseline, learning_rate=self.learning_rates[0])
+        filled["baseline"] = baseline
         if self.trainer is None:
             filled["network"] = self.network or ((256, 256) if on_gpu else (64, 64))
         if self.env == "stress":
@@ -251,14 +263,29 @@ class StudyConfig(
         choices = {name: getattr(self, name) for name in DIMENSIONS}
         if any(value is None for value in choices.values()):
             raise ValueError("a config must be resolved before its space is known")
-        return SearchSpace(**choices, only=None if self.only is None else frozenset(self.only))
+        return SearchSpace(
+            **choices,
+            only=None if self.only is None else frozenset(self.only),
+            learning_rate=self.learning_rates if self.has_rates else (),
+        )
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The learning rates to choose from, in the order given: one, unless it is a list."""
+        rate = self.learning_rate
+        return rate if isinstance(rate, tuple) else (rate,)
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether each config has a learning rate of its own, as there are several."""
+        return len(self.learning_rates) > 1
 
     def _used(self, dimension: str) -> tuple[int, ...]:
         """Return the choices that the configs of `only` make of a dimension, none without it."""
         return tuple(sorted({getattr(config, dimension) for config in self.only or ()}))
 
     def workload(self) -> Workload:
-        """Return what a child needs to know of a resolved config."""
+        """Return what a child needs to know of a resolved config; of several rates the first."""
         if self.network is None and self.trainer is None:
             raise ValueError("a config must be resolved before its workload is known")
         return Workload(
@@ -268,7 +295,8 @@ class StudyConfig(
             activation=self.activation,
             dtype=self.dtype,
             microbatch=self.microbatch,
-            hyperparams={name: getattr(self, name) for name in HYPERPARAMS},
+            hyperparams={name: getattr(self, name) for name in HYPERPARAMS}
+            | {"learning_rate": self.learning_rates[0]},
             lr_schedule=self.lr_schedule,
             lr_anneal_env_steps=self.lr_anneal_env_steps,
             normalize_obs=self.normalize_obs,
@@ -289,18 +317,22 @@ class StudyConfig(
 
         `sqrt` multiplies by √(minibatch / the baseline's), the rule for Adam (arXiv 2205.10287).
         """
+        rate = self.learning_rates[0] if config.learning_rate is None else config.learning_rate
+        return float(rate * self.lr_scale(config))
+
+    def lr_scale(self, config: HardwareConfig) -> float:
+        """Return by what `lr_scaling` multiplies the learning rate of a config."""
         if self.lr_scaling == "none" or self.baseline is None:
-            return self.learning_rate
-        ratio = config.minibatch_size / self.baseline.minibatch_size
-        return float(self.learning_rate * ratio**0.5)
+            return 1.0
+        return float((config.minibatch_size / self.baseline.minibatch_size) ** 0.5)
 
     def as_data(self) -> dict[str, Any]:
         """Return the settings as plain data that `load_config` takes, no password in it."""
         data = self.model_dump(mode="json")
         if self.baseline is not None:
-            data["baseline"] = list(self.baseline.as_dict().values())
+            data["baseline"] = list(self.baseline.params().values())
         if self.only is not None:
-            data["only"] = [list(config.as_dict().values()) for config in self.only]
+            data["only"] = [list(config.params().values()) for config in self.only]
         if self.storage is not None:
             from storage.database import hide_password
 

@@ -15,12 +15,13 @@ from storage.profile import from_mapping
 from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
-from tuner.aggregate import ConfigSummary, hardware_of, summarise
+from tuner.aggregate import NUMBERS, ConfigSummary, hardware_of, summarise
 from tuner.errors import ExportRefused
 from tuner.goal import objective_of
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
 from tuner.profiles import (
+    LEARNING_RATES,
     TRANSFERRED_FROM,
     Choice,
     Contest,
@@ -80,11 +81,10 @@ def contest_of(
 
 def tie_width(records: Sequence[TrialRecord]) -> float | None:
     """Return ε from all replicated configs of a study."""
-    scores: dict[tuple[int, ...], list[float]] = {}
+    scores: dict[tuple[float | None, ...], list[float]] = {}
     for r in records:
         if (score := objective_of(r)) is not None and not r.contaminated:
-            config = (r.num_envs, r.num_steps, r.num_minibatches, r.num_epochs)
-            scores.setdefault(config, []).append(score)
+            scores.setdefault(NUMBERS(r), []).append(score)
     return epsilon(scores.values())
 
 
@@ -215,14 +215,20 @@ def _origin(session: Session, contest: Contest) -> dict[str, Any]:
     return {
         "budget_env_steps": references.env_steps,
         "weights": list(references.weights.as_dict().values()),
-        "baseline": list(baseline.as_dict().values()),
-        "front": [list(c.summary.config.as_dict().values()) for c in contest.front],
+        "baseline": list(baseline.params().values()),
+        "front": [list(c.summary.config.params().values()) for c in contest.front],
+        **(
+            {LEARNING_RATES: list(rates)} if len(rates := session.config.learning_rates) > 1 else {}
+        ),
     }
 
 
 def _context(session: Session, choice: Choice, contest: Contest) -> ProfileContext:
-    config, facts = session.config, study_facts(session.study)
+    chosen, facts = choice.summary.config, study_facts(session.study)
     records, study = session.records(), session.study.study_name
+    config = session.config
+    if chosen.learning_rate is not None:  # of several: each profile's workload has its own
+        config = config.model_copy(update={"learning_rate": chosen.learning_rate})
     return ProfileContext(
         hardware=facts["hardware"],
         versions=facts["versions"],
@@ -238,9 +244,7 @@ def _context(session: Session, choice: Choice, contest: Contest) -> ProfileConte
             **{name: facts[name] for name in (TRANSFERRED_FROM,) if name in facts},
         },
         device=facts["hardware"]["kind"],
-        learning_rate=config.learning_rate_for(choice.summary.config)
-        if config.trainer is None
-        else None,
+        learning_rate=config.learning_rate_for(chosen) if config.trainer is None else None,
         lr_scaling=config.lr_scaling,
         phase=config.phase,
         util_source=next((r.util_source for r in records if r.util_source), None),

@@ -138,6 +138,8 @@ def _refuse_other_settings(
         before, now = getattr(stored, key), getattr(wanted, key)
         if key == "env_params":
             before = {k: before.get(k) for k in now}
+        if key == "baseline" and before is not None and now.learning_rate is None:
+            before = before.shape  # its rate is then the first of several
         if before != now:
             raise Refused(
                 f"{place(key)} must stay {before} in this study, but got {now}; start another "

@@ -101,7 +101,7 @@ def measure(
         [(event.data["block_env_steps"], event.data["seconds"]) for event in run.blocks()]
     )
     known: dict[str, Any] = {
-        **config.as_dict(),
+        **config.params(),
         **_compiled(run.first("compiled")),
         **_measured(run),
         **_learned(curve),

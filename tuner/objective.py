@@ -9,7 +9,7 @@ that are not the config's: a first crash, an interruption. Those are tried again
 import itertools
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,6 +31,7 @@ from tuner.goal import objective_of
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
+from tuner.search.pruner import SO_FAR_ATTR, LosslessPruner
 from tuner.search.sampler import config_of
 from tuner.session import Session
 from tuner.stopping import finalists_reserve_s
@@ -75,9 +76,11 @@ class Objective:
             trial.set_user_attr(HARDWARE_ATTR, session.group)
         config = config_of(trial.params)
         if config is None:
-            raise ValueError(f"a trial must have all four dimensions, but got {trial.params}")
+            raise ValueError(f"a trial must have all dimensions, but got {trial.params}")
         session.say(f"trial {trial.number}: {config}")
-        milestones = Milestones(trial, references.env_steps, session.patience)
+        milestones = Milestones(
+            trial, references.env_steps, session.patience, util_so_far=session.bench.util_so_far
+        )
         reserve_s = finalists_reserve_s(session.records())
         measurement = session.measure(
             config,
@@ -156,17 +159,27 @@ class Milestones:
     """
 
     def __init__(
-        self, trial: optuna.Trial, env_steps: int, patience: Patience | None = None
+        self,
+        trial: optuna.Trial,
+        env_steps: int,
+        patience: Patience | None = None,
+        *,
+        util_so_far: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self._trial = trial
+        self._trial, self._util_so_far = trial, util_so_far
+        self._rates: list[float] = []
         self._left = [int(env_steps * share) for share in MILESTONES]
         self._points: list[tuple[int, float]] = []
         self._unreported: dict[int, float] = {}
+        self._env_steps = 0
         self._patience = patience
         self._is_asked = not isinstance(trial.study.pruner, NopPruner)
+        self._is_lossless = isinstance(trial.study.pruner, LosslessPruner)
 
     def see(self, block: Event) -> Outcome | None:
         """Take a block; return `Pruned` when the pruner stops the trial."""
+        if self._is_lossless:
+            self._rates.append(self._rate(block))
         value = block.data["metrics"].get("mean_return")
         if value is None or not block.data["learning"]:
             return None
@@ -175,8 +188,23 @@ class Milestones:
             milestone = self._left.pop(0)
             self._unreported[milestone] = interpolate(self._points, milestone)
             if self._is_asked and self._is_lagging():
-                return Pruned(f"pruned at {milestone:,} env-steps: its return lags behind others'")
+                return Pruned(f"pruned at {milestone:,} env-steps: {self._why()}")
         return None
+
+    def _why(self) -> str:
+        if self._is_lossless:
+            return "no profile would choose it, however well it learned"
+        return "its return lags behind others'"
+
+    def _rate(self, block: Event) -> float:
+        """Return a block's env-steps per second."""
+        before, self._env_steps = self._env_steps, block.data["env_steps"]
+        return float((self._env_steps - before) / block.data["seconds"])
+
+    def _tell_so_far(self) -> None:
+        """Tell the lossless pruner how fast and busy the trial has been."""
+        so_far = {"sps": statistics.median(self._rates), "device_util": self._util_so_far()}
+        self._trial.storage.set_trial_system_attr(self._trial._trial_id, SO_FAR_ATTR, so_far)
 
     def report(self) -> None:
         """Tell Optuna of the milestones that it does not know yet."""
@@ -190,6 +218,8 @@ class Milestones:
         try:
             with at_once:
                 self.report()
+                if self._is_lossless:
+                    self._tell_so_far()
                 return self._trial.should_prune()
         except StorageInternalError:
             self._is_asked = False

@@ -25,7 +25,8 @@ from storage.telemetry import Telemetry
 from tuner.bench import Bench, Say
 from tuner.config import StudyConfig
 from tuner.interrupts import Interrupts
-from tuner.search.sampler import make_pruner, make_sampler
+from tuner.search.pruner import make_pruner
+from tuner.search.sampler import make_sampler
 from tuner.session import LEADER, Session
 
 SEEDS_OF_A_SLOT = 100_003

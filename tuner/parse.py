@@ -7,11 +7,12 @@ Each function takes a string from a flag or a value from YAML and returns what t
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS_BYTES = {
@@ -136,29 +137,60 @@ def weights(value: object) -> object:
     return tuple(numbers)
 
 
+def learning_rates(value: object) -> object:
+    """Return the learning rates of `3e-4,1e-3` in their order, without repeats; of one, itself."""
+    if not isinstance(value, list | tuple) and not (isinstance(value, str) and "," in value):
+        return value
+    items = listed(value)
+    rates = [_rate(item) for item in items] if isinstance(items, list | tuple) else []
+    found = [rate for rate in dict.fromkeys(rates) if rate is not None]
+    if not found or None in rates:
+        raise ValueError("must be a number, or several above 0, such as 3e-4,1e-3")
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def _rate(value: object) -> float | None:
+    """Return a finite number above 0, None of anything else; YAML reads `3e-4` as text."""
+    try:
+        rate = float(str(value))
+    except ValueError:
+        return None
+    return rate if 0 < rate < math.inf else None
+
+
 def hardware(value: object) -> object:
-    """Return the config of `2048,128,8,4`."""
+    """Return the config of `2048,128,8,4`, or with a learning rate of `2048,128,8,4,3e-4`."""
     if isinstance(value, Mapping):
-        value = [value.get(name) for name in DIMENSIONS]
+        value = [value.get(name) for name in (*DIMENSIONS, LEARNING_RATE) if name in value]
     items = listed(value)
     if items is None:
         return None
-    shape = f"must be four positive integers {','.join(DIMENSIONS)}, such as 2048,128,8,4"
-    if not isinstance(items, list | tuple) or len(items) != len(DIMENSIONS):
+    shape = (
+        f"must be four positive integers {','.join(DIMENSIONS)}, such as 2048,128,8,4 (and a "
+        "learning rate below 1, where --learning-rate lists several)"
+    )
+    if not isinstance(items, list | tuple):
         raise ValueError(shape)
-    if not all(re.fullmatch(r"[1-9]\d*", str(item)) for item in items):
+    numbers, rest = items[: len(DIMENSIONS)], items[len(DIMENSIONS) :]
+    rates = [rate for item in rest if (rate := _rate(item)) is not None and rate < 1]
+    if len(numbers) < len(DIMENSIONS) or len(rest) > 1 or len(rates) < len(rest):
         raise ValueError(shape)
-    config = HardwareConfig(*(int(str(item)) for item in items))
+    if not all(re.fullmatch(r"[1-9]\d*", str(number)) for number in numbers):
+        raise ValueError(shape)
+    config = HardwareConfig(*(int(str(number)) for number in numbers))
     if not config.is_valid:
         raise ValueError(
             f"must have a batch (num_envs × num_steps = {config.batch_size}) that divides into "
             f"{config.num_minibatches} minibatches"
         )
-    return config
+    return replace(config, learning_rate=rates[0]) if rates else config
 
 
 def hardware_list(value: object) -> object:
-    """Return the configs of `512,16,8,2;64,64,4,4`, sorted and without repeats."""
+    """Return the configs of `512,16,8,2;64,64,4,4`, sorted and without repeats.
+
+    A config may have a learning rate, as for `hardware`.
+    """
     if value is None:
         return None
     items = [i for i in value.split(";") if i.strip()] if isinstance(value, str) else value
@@ -167,7 +199,7 @@ def hardware_list(value: object) -> object:
     configs = [config for item in items if isinstance(config := hardware(item), HardwareConfig)]
     if len(configs) < len(items):
         raise ValueError("must be configs, such as 512,16,8,2;64,64,4,4")
-    return tuple(sorted(set(configs)))
+    return tuple(sorted(set(configs), key=lambda config: tuple(config.params().values())))
 
 
 def env_params(value: object) -> dict[str, object]:

@@ -66,7 +66,10 @@ class Place:
 
 @dataclass(slots=True)
 class Plan:
-    """The memory of every config in one place, and what finding it took."""
+    """The memory of every config in one place, and what finding it took.
+
+    Configs are the four numbers: a learning rate changes neither memory nor program.
+    """
 
     place: Place
     config: StudyConfig
@@ -86,6 +89,11 @@ class Plan:
         if row.bytes is None or self.place.limit_bytes is None:
             return None
         return row.bytes <= self.place.limit_bytes
+
+    def num_runs(self) -> int:
+        """Return how many configs would run, each learning rate counted."""
+        tried = self.config.space().configs()
+        return sum(self.fits(self.rows[config.shape]) is not False for config in tried)
 
     def largest(self) -> HardwareConfig | None:
         """Return the config of the largest batch that fits, with the least memory of those."""
@@ -123,7 +131,7 @@ def plan(config: StudyConfig, targets: Sequence[Target], *, say: Say) -> list[Pl
             else:
                 config, here = _place_here(config, compilers)
                 places = [here]
-            plans = [Plan(place, config, config.space().configs()) for place in places]
+            plans = [Plan(place, config, config.space().shapes()) for place in places]
             if not plans[0].configs:
                 raise UsageError(
                     "the space must have a config whose batch divides into its minibatches, but "

@@ -18,6 +18,8 @@ from tuner.profile_rules import PICKERS, QUALITY_FLOOR, Candidate, Rules, util_l
 PROFILE_NAMES = tuple(PICKERS)
 TRANSFERRED_FROM = "transferred_from"
 """The fact of a study, and the key in `measured`, that says whose front it tried: `transfer`."""
+LEARNING_RATES = "learning_rates"
+"""The key in `measured` that lists the rates of a study which had several to choose from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,33 @@
-"""The hardware space: four categorical dimensions and which of their combinations are valid.
+"""The space: four categorical dimensions, valid combinations of them, and perhaps a fifth.
 
 Apart from the sampler because the space is a fact of the study (hashed, stored, compared on
 resume) while the sampler is only one way through it.
 """
 
 import itertools
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class HardwareConfig:
-    """The four numbers that a trial samples."""
+    """The four numbers that a trial samples; with its learning rate where a study tries several.
+
+    `learning_rate` is the one of the study's list, before `lr_scaling`; None where there is but
+    one, which is then the workload's.
+    """
 
     num_envs: int
     num_steps: int
     num_minibatches: int
     num_epochs: int
+    learning_rate: float | None = None
+
+    @property
+    def shape(self) -> "HardwareConfig":
+        """The four numbers alone: what is compiled, takes memory and has a speed."""
+        return self if self.learning_rate is None else replace(self, learning_rate=None)
 
     @property
     def batch_size(self) -> int:
@@ -35,10 +46,20 @@ class HardwareConfig:
 
     def as_dict(self) -> dict[str, int]:
         """Return the four numbers by name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in DIMENSIONS}
+
+    def params(self) -> dict[str, Any]:
+        """Return what tells it from the others of a study: the four numbers, and the rate if any.
+
+        The names are those of Optuna's parameters and of the fields of a record.
+        """
+        rate = {} if self.learning_rate is None else {LEARNING_RATE: self.learning_rate}
+        return {**self.as_dict(), **rate}
 
     def __str__(self) -> str:
-        return f"{self.num_envs}x{self.num_steps} mb{self.num_minibatches} ep{self.num_epochs}"
+        rate = "" if self.learning_rate is None else f" lr{self.learning_rate:g}"
+        numbers = f"{self.num_envs}x{self.num_steps} mb{self.num_minibatches} ep{self.num_epochs}"
+        return numbers + rate
 
 
 def fewer_envs(config: HardwareConfig) -> HardwareConfig | None:
@@ -50,14 +71,17 @@ def fewer_envs(config: HardwareConfig) -> HardwareConfig | None:
     return None
 
 
-DIMENSIONS = tuple(field.name for field in fields(HardwareConfig))
+DIMENSIONS = ("num_envs", "num_steps", "num_minibatches", "num_epochs")
+LEARNING_RATE = "learning_rate"
+"""The fifth dimension, in a study that has several."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
     """The choices of each dimension, sorted and without repeats.
 
-    `only` leaves these of their combinations; None leaves all.
+    `only` leaves these of their combinations, with every rate where it names none; None leaves all.
+    `learning_rate` is empty unless there are several.
     """
 
     num_envs: tuple[int, ...]
@@ -65,14 +89,24 @@ class SearchSpace:
     num_minibatches: tuple[int, ...]
     num_epochs: tuple[int, ...]
     only: frozenset[HardwareConfig] | None = None
+    learning_rate: tuple[float, ...] = ()
 
-    def choices(self) -> dict[str, tuple[int, ...]]:
-        """Return the choices by dimension, in the order of `DIMENSIONS`."""
-        return {name: getattr(self, name) for name in DIMENSIONS}
+    def choices(self) -> dict[str, tuple[float, ...]]:
+        """Return the choices by dimension, in the order of `DIMENSIONS`, a learning rate before.
+
+        A process may be killed while it suggests them one by one: whatever has the four numbers
+        has its rate, too.
+        """
+        rates = {LEARNING_RATE: self.learning_rate} if self.learning_rate else {}
+        return {**rates, **{name: getattr(self, name) for name in DIMENSIONS}}
 
     def configs(self) -> list[HardwareConfig]:
-        """Return every valid combination, in lexicographic order."""
+        """Return every valid combination, in lexicographic order; rates in the order given."""
         return list(_configs(self))
+
+    def shapes(self) -> list[HardwareConfig]:
+        """Return the same without their learning rates, each once: what is compiled."""
+        return list(dict.fromkeys(config.shape for config in _configs(self)))
 
     def config_set(self) -> frozenset[HardwareConfig]:
         """Return the same as a set, made once for equal spaces."""
@@ -81,9 +115,10 @@ class SearchSpace:
 
 @lru_cache(maxsize=8)
 def _configs(space: SearchSpace) -> tuple[HardwareConfig, ...]:
-    combinations = itertools.product(*space.choices().values())
+    rates: tuple[float | None, ...] = space.learning_rate or (None,)
+    combinations = itertools.product(*(getattr(space, name) for name in DIMENSIONS), rates)
     valid = (config for c in combinations if (config := HardwareConfig(*c)).is_valid)
-    return tuple(config for config in valid if space.only is None or config in space.only)
+    return tuple(c for c in valid if space.only is None or {c, c.shape} & space.only)
 
 
 @lru_cache(maxsize=8)

@@ -56,7 +56,8 @@ from tuner.opening import open_session, open_to_continue
 from tuner.placement import Place, places_for, with_own_share
 from tuner.references import References
 from tuner.run import Ending, run
-from tuner.search.sampler import make_pruner, make_sampler
+from tuner.search.pruner import make_pruner
+from tuner.search.sampler import make_sampler
 from tuner.workload import data_facts, refuse_other_data
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
@@ -112,7 +113,7 @@ def begin(
                     "the space must have a config whose batch divides into its minibatches, but "
                     "got none; choose --num-minibatches that divide num_envs × num_steps"
                 )
-            starts = warm_start.starts_in(profiles, config.space())
+            starts = warm_start.starts_in(profiles, config.space(), config.lr_scale)
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
             to_keep = {

@@ -83,6 +83,11 @@ def make_plan(path: Path, flags: Mapping[str, object], *, device_kind: str) -> P
     measured = _settings_of(profile, given)
     config = load_config(measured, given).resolved(profile.device or device_kind)
     require_sound(config)
+    if config.has_rates:
+        listed = ",".join(f"{rate:g}" for rate in config.learning_rates)
+        raise UsageError(
+            f"--learning-rate must be one number for a training, but got {listed}; choose one"
+        )
     _require_countable(config, settings)
     hardware = HardwareConfig(**(hardware_config(profile).as_dict() | settings.numbers()))
     if not hardware.is_valid:

@@ -9,6 +9,7 @@ passed off as this machine's.
 import math
 import reprlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from storage.profile import Profile
@@ -25,7 +26,7 @@ from tuner.settings import load_config
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.study import start
 from tuner.terminal import printable
-from tuner.workload import config_of, hardware_config
+from tuner.workload import config_of, hardware_config, is_of, measured_rate
 
 SUFFIX = "-transfer"
 MOST_CHARACTERS = 100
@@ -51,7 +52,10 @@ def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfi
     measured = profile.measured
     recorded = _recorded(measured, "baseline", "baseline")
     baseline = config.baseline if "baseline" in given else recorded
-    front = {*(_recorded(measured, "front", "only") or ()), hardware_config(profile)}
+    front = set(_recorded(measured, "front", "only") or ())
+    if not any(is_of(profile, config) for config in front):
+        rate = measured_rate(profile) if any(c.learning_rate for c in front) else None
+        front.add(replace(hardware_config(profile), learning_rate=rate))
     changes: dict[str, Any] = {
         **dict.fromkeys(DIMENSIONS),  # those of the front
         "only": tuple(sorted(front)),
@@ -60,6 +64,8 @@ def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfi
     if profile.learning_rate is not None and profile.lr_scaling == "sqrt":
         changes["lr_scaling"] = "sqrt"
         changes["learning_rate"] = _rate_at_baseline(profile, baseline, recorded)
+    if any(c.learning_rate is not None for c in front):
+        changes |= _with_rates(profile, changes, front, recorded)
     if "env_steps" not in given:
         changes["env_steps"] = _budget(measured)
     if "min_feasible" not in given:
@@ -150,10 +156,41 @@ def _rate_at_baseline(
             "does not name it; add --baseline 2048,128,8,4, say"
         )
     scalars = profile.workload.get("ppo") or {}
-    if baseline == recorded and isinstance(rate := scalars.get("learning_rate"), float):
+    is_recorded = recorded is not None and baseline.shape == recorded.shape
+    if is_recorded and isinstance(rate := scalars.get("learning_rate"), float):
         return rate
     ratio = baseline.minibatch_size / hardware_config(profile).minibatch_size
     return profile.learning_rate * math.sqrt(ratio)
+
+
+def _with_rates(
+    profile: Profile,
+    changes: Mapping[str, Any],
+    front: set[HardwareConfig],
+    recorded: HardwareConfig | None,
+) -> dict[str, Any]:
+    """Return the settings of a front whose configs have learning rates of their own.
+
+    Under √ they are all scaled as the profile's is: they are those at the baseline.
+    """
+    own = measured_rate(profile) or 1.0
+    factor = changes.get("learning_rate", own) / own
+
+    def moved(config: HardwareConfig) -> HardwareConfig:
+        return replace(config, learning_rate=(config.learning_rate or own) * factor)
+
+    configs = sorted(map(moved, front))
+    first = [] if recorded is None else [moved(recorded).learning_rate]
+    rates = tuple(dict.fromkeys([*first, *(config.learning_rate for config in configs)]))
+    baseline = changes["baseline"]
+    if len(rates) > 1:
+        baseline = moved(baseline) if baseline == recorded and baseline is not None else baseline
+        return {"learning_rate": rates, "only": tuple(configs), "baseline": baseline}
+    return {
+        "learning_rate": rates[0],
+        "only": tuple(config.shape for config in configs),
+        "baseline": baseline and baseline.shape,
+    }
 
 
 def _told(facts: Mapping[str, Any], name: str) -> str | None:

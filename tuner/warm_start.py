@@ -5,8 +5,8 @@ baseline, and what comes of them is learned from like any other trial.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -34,29 +34,39 @@ class Start:
         return f"{self.config} ({self.source}, nearest to {self.wanted})"
 
 
-def starts_in(profiles: Iterable[Profile], space: SearchSpace) -> list[Start]:
-    """Return where each profile's config lies in a space, the first of equal ones."""
+def starts_in(
+    profiles: Iterable[Profile],
+    space: SearchSpace,
+    lr_scale: Callable[[HardwareConfig], float] = lambda config: 1.0,
+) -> list[Start]:
+    """Return where each profile's config lies in a space, the first of equal ones.
+
+    A profile's learning rate, over `lr_scale` of its config, counts in a space that has several.
+    """
     starts: dict[HardwareConfig, Start] = {}
     for profile in profiles:
         wanted = HardwareConfig(*(getattr(profile, name) for name in DIMENSIONS))
+        if space.learning_rate and (rate := profile.learning_rate or 0.0) > 0:
+            wanted = replace(wanted, learning_rate=rate / lr_scale(wanted))
         config = nearest(wanted, space)
         starts.setdefault(config, Start(config, wanted, profile.profile))
     return list(starts.values())
 
 
 def nearest(wanted: HardwareConfig, space: SearchSpace) -> HardwareConfig:
-    """Return the valid config of a space with the least distance in log2 of the four numbers."""
+    """Return the valid config of a space with the least distance in log2 of its numbers."""
+    names = wanted.params()
 
     def distance(config: HardwareConfig) -> float:
-        ratios = (getattr(config, n) / getattr(wanted, n) for n in DIMENSIONS)
+        ratios = (getattr(config, name) / number for name, number in names.items())
         return sum(math.log2(ratio) ** 2 for ratio in ratios)
 
     return min(space.configs(), key=distance)
 
 
-def as_fact(starts: Iterable[Start]) -> list[dict[str, int]]:
+def as_fact(starts: Iterable[Start]) -> list[dict[str, Any]]:
     """Return what is stored on the study."""
-    return [start.config.as_dict() for start in starts]
+    return [start.config.params() for start in starts]
 
 
 def queue(study: optuna.Study, facts: Mapping[str, Any]) -> None:

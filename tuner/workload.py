@@ -66,6 +66,7 @@ def require_sound(config: StudyConfig) -> None:
     except ValueError as error:
         raise UsageError(f"--env: {error}") from None
     _require_bars_are_used(config, has_bars=kind == "trading")
+    _require_rates_are_listed(config)
     if (
         config.goal == TIME_TO_RETURN
         and config.lr_schedule == "linear"
@@ -92,6 +93,27 @@ def require_sound(config: StudyConfig) -> None:
                 f"{flag(name)} must be left out with a trainer of your own, which it would not "
                 f"reach, but got {getattr(config, name)}; set it inside {config.trainer}"
             )
+
+
+def _require_rates_are_listed(config: StudyConfig) -> None:
+    """Require several learning rates where a config names its own, and those of --only among them.
+
+    The baseline may have another, as it may lie outside the space.
+    """
+    named = {"baseline": [config.baseline], "only": config.only or ()}
+    for name, configs in named.items():
+        for rate in (c.learning_rate for c in configs if c and c.learning_rate is not None):
+            if not config.has_rates:
+                raise UsageError(
+                    f"{flag(name)} may have a learning rate where --learning-rate lists several, "
+                    f"but got {rate:g} and one; give --learning-rate {rate:g} or add it to a list"
+                )
+            if name == "only" and rate not in config.learning_rates:
+                listed = ",".join(f"{listed:g}" for listed in config.learning_rates)
+                raise UsageError(
+                    f"--only must have learning rates of --learning-rate, but got {rate:g}, which "
+                    f"is none of {listed}; add it there"
+                )
 
 
 def _require_bars_are_used(config: StudyConfig, *, has_bars: bool) -> None:
@@ -317,9 +339,24 @@ def ppo_settings(profile: Profile) -> dict[str, Any]:
 
 def edited_rate(profile: Profile) -> float | None:
     """Return the learning rate that a profile was measured with, where it now holds another."""
-    measured = (profile.workload.get("ppo") or {}).get("learning_rate", profile.learning_rate)
+    measured = measured_rate(profile)
     is_edited = profile.lr_scaling in (None, "none") and measured != profile.learning_rate
     return measured if is_edited else None
+
+
+def measured_rate(profile: Profile) -> float | None:
+    """Return the learning rate of a profile's workload: its study's, or which of several."""
+    scalars = profile.workload.get("ppo")
+    if not isinstance(scalars, Mapping):
+        return profile.learning_rate
+    rate: float | None = scalars.get("learning_rate", profile.learning_rate)
+    return rate
+
+
+def is_of(profile: Profile, config: HardwareConfig) -> bool:
+    """Whether a profile is of this config of its study."""
+    rates = (None, measured_rate(profile))
+    return hardware_config(profile) == config.shape and config.learning_rate in rates
 
 
 def _refuse_edited_rate(profile: Profile) -> None:

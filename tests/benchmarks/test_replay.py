@@ -1,12 +1,14 @@
 """Searches replayed on a table that was made up, and what the replays say of them."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
-from grid import Grid
+from grid import Grid, Row
 from replay import Judge, p_score, regret_at, summary
 from replay_methods import METHODS
-from replay_study import Half, halves, replay, worths
+from replay_study import Half, Method, halves, replay, worths
 from replay_tables import NULLS
 
 from tests.benchmarks.made_up_grid import made_up_grid
@@ -93,3 +95,29 @@ def test_what_was_not_reached_counts_as_never() -> None:
     assert found["balanced"]["0.1"]["success_rate"] == 0.5
     assert found["share_to_5pct"] == {"median": None, "p90": None, "never": 1}
     assert p_score(rows[:1], rows) == pytest.approx(1.0)
+
+
+def test_the_lossless_pruner_saves_time_and_changes_no_profile(grid: Grid) -> None:
+    def of_a_slow_device(row: Row) -> Row:
+        """20 times as slow, and 24 % busy with the smallest batch to 96 % with the largest."""
+        record, window_s = row.record, row.record.window_s or 0.0
+        slow = replace(
+            record,
+            device_util=12 * (math.log2(row.config.batch_size) - 6),
+            sps=(record.sps or 0.0) / 20,
+            window_s=20 * window_s,
+            duration=(record.duration or 0.0) + 19 * window_s,
+        )
+        curve = tuple(replace(point, seconds=20 * point.seconds) for point in row.curve)
+        return replace(row, record=slow, curve=curve)
+
+    searched, _ = halves(Grid(grid.facts, tuple(map(of_a_slow_device, grid.rows))))
+    for seed in range(3):
+        methods = [
+            Method(METHODS["random"].make_sampler, {**METHODS["random"].settings, "pruner": name})
+            for name in ("none", "lossless")
+        ]
+        whole, cut = (replay(searched, m, seed=seed, budget_s=None) for m in methods)
+        assert cut.chosen == whole.chosen
+        assert cut.trials == whole.trials
+        assert cut.device_s < 0.9 * whole.device_s

@@ -154,7 +154,11 @@ def is_infeasible(trial: FrozenTrial) -> bool:
 def config_of(record: TrialRecord) -> HardwareConfig:
     """Return what a record is of."""
     return HardwareConfig(
-        record.num_envs, record.num_steps, record.num_minibatches, record.num_epochs
+        record.num_envs,
+        record.num_steps,
+        record.num_minibatches,
+        record.num_epochs,
+        record.learning_rate,
     )
 
 

@@ -19,7 +19,7 @@ from tuner.goal import objective_of
 from tuner.report import measuring
 from tuner.report.figures import Plot
 from tuner.report.overview import front_of
-from tuner.report.plots import study_plots
+from tuner.report.plots import dimensions_of, study_plots
 from tuner.report.reading import StudyReading, read_study
 from tuner.report.series import Series, read_series
 from tuner.report.story import headline, sentences, trial_story, without_result
@@ -78,6 +78,7 @@ def render(study: StudyReading, telemetry: Telemetry) -> str:
         explanations=explanations,
         refusal=refusal,
         plots={plot.name: plot for plot in plots},
+        dimensions=dimensions_of(study),
         data={"plots": _figures(plots), "trials": _trials(series)},
         series=series,
         tables=_tables(study, explanations),
@@ -137,6 +138,8 @@ def _facts(study: StudyReading) -> dict[str, dict[str, Any]]:
     environment = facts.get("environment", {})
     notes = facts.get("environment_notes") or []
     workload = workload_facts(study.config, environment, facts.get("data", {}))
+    if study.config.has_rates:
+        workload["ppo"] |= {"learning_rate": list(study.config.learning_rates)}
     return {
         "Hardware": facts.get("hardware", {}),
         "Versions": facts.get("versions", {}),

@@ -137,7 +137,7 @@ def _with_score(summary: ConfigSummary | None) -> dict[str, Any] | None:
     return {
         "trial": summary.trial,
         "final_score": summary.final_score,
-        "config": summary.config.as_dict(),
+        "config": summary.config.params(),
         "sps": summary.sps,
     }
 
@@ -147,7 +147,7 @@ def _as_baseline(summary: ConfigSummary | None) -> dict[str, Any] | None:
         return None
     return {
         "trial": summary.trial,
-        "config": summary.config.as_dict(),
+        "config": summary.config.params(),
         "sps": summary.sps,
         "mean_return": summary.mean_return,
     }

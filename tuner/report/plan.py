@@ -36,7 +36,7 @@ def plan_document(plans: Sequence[Plan]) -> dict[str, Any]:
     return {
         "workload": {"env": config.env, "env_params": config.env_params, "trainer": config.trainer},
         "space": {name: list(choices) for name, choices in config.space().choices().items()},
-        "num_configs": len(plans[0].configs),
+        "num_configs": len(config.space().configs()),
         "plans": [_entry(plan) for plan in plans],
     }
 
@@ -89,8 +89,7 @@ def print_targets(gpus: Sequence[Gpu]) -> None:
 def _entry(plan: Plan) -> dict[str, Any]:
     place, largest = plan.place, plan.largest()
     batch = None if largest is None else largest.batch_size
-    num_configs = sum(plan.fits(row) is not False for row in plan.rows.values())
-    told = forecast(plan.config, place.name, batch, num_configs)
+    told = forecast(plan.config, place.name, batch, plan.num_runs())
     return {
         "device": {
             "name": place.name,
@@ -187,6 +186,10 @@ def _summary(plan: Plan, entry: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{entry['head_room_gb']:.4g} GB left",
             )
         )
+    if plan.config.has_rates:
+        rates = ", ".join(f"{rate:g}" for rate in plan.config.learning_rates)
+        number = len(plan.config.space().configs())
+        lines.append(("rates", f"{rates}: {number} trials; they change no memory"))
     lines.append(("programs", _programs(plan)))
     lines.append(("time", _time(entry["forecast"])))
     return lines

@@ -24,7 +24,7 @@ from tuner.report.overview import front_of
 from tuner.report.reading import StudyReading
 from tuner.report.space_map import heat_map
 from tuner.report.story import phase_seconds
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig
 
 MEASURES = {"sps": "env-steps/s", "quality_score": "quality", "device_util": "utilisation, %"}
 NO_RESULT = "no measurement has succeeded yet"
@@ -72,7 +72,7 @@ def pareto(study: StudyReading, chosen: Mapping[str, HardwareConfig]) -> Plot:
 
 
 def by_dimension(study: StudyReading, dimension: str) -> Plot:
-    """Return throughput and quality of every config over one of its four numbers."""
+    """Return throughput and quality of every config over one of its numbers."""
     shown = _measured(study, "sps")
     if not shown:
         return Plot(dimension, dimension, "", missing=NO_RESULT)
@@ -166,11 +166,16 @@ def study_plots(study: StudyReading, chosen: Mapping[str, HardwareConfig]) -> li
     """Return the plots that need nothing but records."""
     return [
         pareto(study, chosen),
-        *(by_dimension(study, dimension) for dimension in DIMENSIONS),
+        *(by_dimension(study, dimension) for dimension in dimensions_of(study)),
         heat_map(study),
         memory(study),
         seconds(study),
     ]
+
+
+def dimensions_of(study: StudyReading) -> tuple[str, ...]:
+    """Return the four dimensions, and the learning rate where there are several."""
+    return (*DIMENSIONS, *([LEARNING_RATE] if study.config.has_rates else []))
 
 
 def _measured(study: StudyReading, *names: str) -> list[ConfigSummary]:
@@ -204,7 +209,7 @@ def _rings(
 def _over(
     shown: Sequence[ConfigSummary], dimension: str, measure: str, colour: str, yaxis: str
 ) -> list[Figure]:
-    groups: dict[int, list[float]] = {}
+    groups: dict[float, list[float]] = {}
     for summary in shown:
         groups.setdefault(getattr(summary.config, dimension), []).append(getattr(summary, measure))
     middles = {value: statistics.median(found) for value, found in sorted(groups.items())}

@@ -1,8 +1,9 @@
 """The space of a study as a map: what was tried, how it scored, what could not run.
 
-Apart from the other plots because a space has four dimensions and a screen has two.
+Apart from the other plots because a space has four dimensions or five and a screen has two.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from tuner.report.reading import StudyReading
 from tuner.space import HardwareConfig, SearchSpace
 
 MOST_ROWS, MOST_COLUMNS = 48, 24
-"""Cells of a map of all four dimensions; a larger space is shown over two of them."""
+"""Cells of a map of all dimensions; a larger space is shown over fewer of them."""
+
+Key = tuple[int, int, int, float]
+"""Steps, minibatches, epochs and learning rate of a row; 0 where it holds all of them."""
 
 
 def heat_map(study: StudyReading) -> Plot:
@@ -55,13 +59,12 @@ def heat_map(study: StudyReading) -> Plot:
     others = {place: s for place, s in without.items() if place not in infeasible}
     traces += _marks(infeasible, "infeasible", "x", RED)
     traces += _marks(others, "ran, or failed, without a score", "circle-open", ORANGE)
-    is_whole = len(rows) == len({key for key in rows if key[1:] != (0, 0)})
-    y_title = "num_steps · minibatches · epochs" if is_whole else "num_steps"
+    y_title, merged = _told(space, rows)
     return Plot(
         "heat_map",
         title,
         f"{len(inside)} of {len(space.config_set()):,} configs were tried; an empty cell was not."
-        + ("" if is_whole else " A cell shows the best of all minibatches and epochs."),
+        + (f" A cell shows the best of all {merged}." if merged else ""),
         {
             "data": traces,
             "layout": layout(
@@ -74,24 +77,36 @@ def heat_map(study: StudyReading) -> Plot:
     )
 
 
-def _rows(space: SearchSpace) -> dict[tuple[int, int, int], str]:
+def _rows(space: SearchSpace) -> dict[Key, str]:
     """Return the rows of the heat map by what configs have in common there, with their labels."""
-    whole = {
-        (steps, minibatches, epochs): f"{steps} · mb{minibatches} · ep{epochs}"
-        for steps in space.num_steps
-        for minibatches in space.num_minibatches
-        for epochs in space.num_epochs
-    }
-    if len(whole) <= MOST_ROWS and len(space.num_envs) <= MOST_COLUMNS:
-        return whole
-    return {(steps, 0, 0): str(steps) for steps in space.num_steps}
+    numbers = list(itertools.product(space.num_steps, space.num_minibatches, space.num_epochs))
+    label = "{} · mb{} · ep{}".format
+    choices: list[dict[Key, str]] = [{(*n, 0): label(*n) for n in numbers}]
+    if space.learning_rate:
+        pairs = list(itertools.product(numbers, space.learning_rate))
+        choices.insert(0, {(*n, rate): f"{label(*n)} · lr{rate:g}" for n, rate in pairs})
+    for rows in choices:
+        if len(rows) <= MOST_ROWS and len(space.num_envs) <= MOST_COLUMNS:
+            return rows
+    return {(steps, 0, 0, 0): str(steps) for steps in space.num_steps}
 
 
-def _row_key(
-    config: HardwareConfig, rows: Mapping[tuple[int, int, int], str]
-) -> tuple[int, int, int]:
-    whole = (config.num_steps, config.num_minibatches, config.num_epochs)
-    return whole if whole in rows else (config.num_steps, 0, 0)
+def _row_key(config: HardwareConfig, rows: Mapping[Key, str]) -> Key:
+    numbers = (config.num_steps, config.num_minibatches, config.num_epochs)
+    keys: list[Key] = [(*numbers, config.learning_rate or 0), (*numbers, 0)]
+    return next((key for key in keys if key in rows), (config.num_steps, 0, 0, 0))
+
+
+def _told(space: SearchSpace, rows: Mapping[Key, str]) -> tuple[str, str]:
+    """Return what the rows are of, and what a cell holds the best of: nothing in a whole map."""
+    _, minibatches, _, rate = next(iter(rows))
+    if minibatches == 0:
+        merged = "minibatches, epochs and learning rates" if space.learning_rate else ""
+        return "num_steps", merged or "minibatches and epochs"
+    title = "num_steps · minibatches · epochs"
+    if rate:
+        return f"{title} · learning rate", ""
+    return title, "learning rates" if space.learning_rate else ""
 
 
 def _best_of(found: Sequence[ConfigSummary]) -> ConfigSummary:

@@ -79,6 +79,7 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         console.print(
             f"[bold]{name}[/bold]: num_envs={profile.num_envs} num_steps={profile.num_steps} "
             f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}"
+            + (f" learning_rate={profile.learning_rate:.3g}" if study.config.has_rates else "")
         )
         console.print(f"  {expectation(profile)}; {path}", markup=False)
         console.print(f"  {profile.reason}", markup=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storage.profile import HARDWARE_NUMBERS, Profile, from_mapping
+from storage.profile import Profile, from_mapping
 from storage.profile_files import read
 from tuner.aggregate import ConfigSummary
 from tuner.errors import ExportRefused
@@ -14,6 +14,7 @@ from tuner.report.reading import StudyReading
 from tuner.report.story import expectation
 from tuner.rivals import Change, changes
 from tuner.space import HardwareConfig
+from tuner.workload import is_of
 
 PART_NAMES = {"gpu": "utilisation", "quality": "quality", "sps": "throughput"}
 QUANTITIES = {
@@ -98,8 +99,7 @@ def _as_written(study: StudyReading, choice: Choice) -> tuple[Profile, str]:
     """Return a profile's file where it says the same config, else what it would say."""
     path = study.config.profiles_folder(study.name) / f"{choice.name}.yaml"
     written = read(path) if path.exists() else None
-    numbers = tuple(choice.summary.config.as_dict().values())
-    if written and tuple(getattr(written, key) for key in HARDWARE_NUMBERS) == numbers:
+    if written and is_of(written, choice.summary.config):
         return written, f"written as profiles/{path.name}"
     hardware = study.facts.get("hardware", {})
     bare = ProfileContext(

@@ -63,6 +63,7 @@ def coordinates(config: HardwareConfig) -> tuple[float, ...]:
 
     The rows that a gradient averages over and the gradient steps for each env-step decide how it
     learns; how the batch is spread over environments and steps, and the epochs, are what is left.
+    A learning rate is a fifth coordinate, where configs have one: speed does not hang on it.
     """
     gradient_steps = config.num_epochs * config.num_minibatches / config.batch_size
     return (
@@ -70,6 +71,7 @@ def coordinates(config: HardwareConfig) -> tuple[float, ...]:
         math.log2(gradient_steps),
         math.log2(config.num_envs),
         math.log2(config.num_epochs),
+        *(() if config.learning_rate is None else (math.log2(config.learning_rate),)),
     )
 
 

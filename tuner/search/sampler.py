@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study
@@ -18,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.heartbeat import is_dead_here
 from tuner.errors import UsageError
-from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, SearchSpace
 
 REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
@@ -76,7 +75,8 @@ def config_of(params: dict[str, Any]) -> HardwareConfig | None:
     """Return the config in a trial's parameters, or None if it has none."""
     if any(name not in params for name in DIMENSIONS):
         return None
-    return HardwareConfig(**{name: int(params[name]) for name in DIMENSIONS})
+    numbers = {name: int(params[name]) for name in DIMENSIONS}
+    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
 
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
@@ -109,7 +109,7 @@ class SpaceExhausted(Exception):
 class HardwareSampler(BaseSampler):
     """Asks an inner sampler until it proposes a valid, untried config; else draws one uniformly.
 
-    Usable in any Optuna study whose objective suggests the four dimensions of a `SearchSpace`.
+    Usable in any Optuna study whose objective suggests the `choices` of a `SearchSpace` in order.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class HardwareSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the four dimensions, which never change within a study."""
+        """Return the dimensions, which never change within a study."""
         return distributions(self._space)
 
     def sample_relative(
@@ -138,7 +138,7 @@ class HardwareSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Return a valid config that has not been tried; {} when the space is exhausted."""
         fixed = trial.system_attrs.get("fixed_params", {})
-        if config_of(fixed) is not None:
+        if fixed.keys() >= search_space.keys():
             return {}
         # A process that was killed while it suggested has queued a part of a config.
         configs = {
@@ -149,19 +149,20 @@ class HardwareSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         left = configs - _tried(trials)
         proposals = (c for c in self._proposed(study, trial, search_space) if c in left)
-        if _choosing(trials, trial):
+        names = list(search_space)
+        if _choosing(trials, trial, names):
             # The sampler thinks before it is this worker's turn: those behind it wait for less.
             first = next(proposals, None) if left else None
-            left -= _tried(_once_earlier_ones_chose(study, trial, [*search_space][-1]))
+            left -= _tried(_once_earlier_ones_chose(study, trial, names))
             if first in left:
-                return first.as_dict()
+                return first.params()
         if not left:
             return {}
         proposed = next(proposals, None)
         if proposed is not None:
-            return proposed.as_dict()
+            return proposed.params()
         in_order = [config for config in self._space.configs() if config in left]
-        return (in_order[0] if self._in_order else self._random.choice(in_order)).as_dict()
+        return (in_order[0] if self._in_order else self._random.choice(in_order)).params()
 
     def _proposed(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -206,42 +207,39 @@ class HardwareSampler(BaseSampler):
             self._inner.after_trial(study, trial, state, values)
 
 
-def _once_earlier_ones_chose(study: Study, trial: FrozenTrial, last: str) -> list[FrozenTrial]:
+def _once_earlier_ones_chose(
+    study: Study, trial: FrozenTrial, names: Sequence[str]
+) -> list[FrozenTrial]:
     """Return all trials once every running one with a lower number has its config.
 
     Or its worker is gone, or the wait has been long.
 
     Trial numbers are given one at a time, so workers choose in the order of their trials (as at
     Lamport's bakery): each sees what those before it have taken, and no two take the same. So it
-    is enough to watch the one just before for its `last` dimension.
+    is enough to watch the one just before for the last of its dimensions' `names`.
     """
     began = time.monotonic()
     while True:
         trials = study.get_trials(deepcopy=False)
-        choosing = _choosing(trials, trial)
+        choosing = _choosing(trials, trial, names)
         if not choosing or time.monotonic() - began > CHOOSING_S:
             return trials
         look_at = time.monotonic() + LOOK_S
         while (now := time.monotonic()) < look_at:
             time.sleep(max(CHOICE_POLL_S, POLLS_BY_WAIT * (now - began)))
             with suppress(KeyError):  # it has not chosen
-                study._storage.get_trial_param(choosing[-1]._trial_id, last)
+                study._storage.get_trial_param(choosing[-1]._trial_id, names[-1])
                 break
 
 
-def _choosing(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> list[FrozenTrial]:
+def _choosing(
+    trials: Sequence[FrozenTrial], trial: FrozenTrial, names: Sequence[str]
+) -> list[FrozenTrial]:
     """Return the running trials before one that have no config yet, and a worker who lives."""
     return [
         other
         for other in trials[: trial.number]
         if other.state == TrialState.RUNNING
-        and config_of({**other.system_attrs.get("fixed_params", {}), **other.params}) is None
+        and not {*other.system_attrs.get("fixed_params", {}), *other.params}.issuperset(names)
         and not is_dead_here(other)
     ]
-
-
-def make_pruner(name: str) -> optuna.pruners.BasePruner:
-    """Return the pruner of a setting: `none`, or Optuna's `median` over the milestones."""
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5)
-    return optuna.pruners.NopPruner()

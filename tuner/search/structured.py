@@ -1,7 +1,7 @@
 """The sampler `structured`: proposes by what is known of the structure of hardware configs.
 
-Usable in any Optuna study whose objective suggests the four dimensions; where its trials carry the
-user attribute `sps` (env-steps per second), their speed is modelled too.
+Usable in any Optuna study whose objective suggests the dimensions of a space; where its trials
+carry the user attribute `sps` (env-steps per second), their speed is modelled too.
 """
 
 import random
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.model import Array, SpeedModel, expected_improvement
 from tuner.search.surrogate import Scale, Surrogate
-from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, SearchSpace
 
 STARTUP = 5
 """Trials that are spread over the space before a model is asked, the baseline among them."""
@@ -41,7 +41,7 @@ class StructuredSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the four dimensions."""
+        """Return the dimensions."""
         choices = self._space.choices().items()
         return {n: optuna.distributions.CategoricalDistribution(c) for n, c in choices}
 
@@ -58,8 +58,8 @@ class StructuredSampler(BaseSampler):
         seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
         taken = [places[c] for c in tried if c in places]
         if len(seen) < STARTUP:
-            return self._configs[self._spread(left, taken)].as_dict()
-        return self._configs[self._promising(study, seen, left)].as_dict()
+            return self._configs[self._spread(left, taken)].params()
+        return self._configs[self._promising(study, seen, left)].params()
 
     def sample_independent(
         self,
@@ -106,7 +106,8 @@ def _has_config(trial: FrozenTrial) -> bool:
 
 def _config(trial: FrozenTrial) -> HardwareConfig:
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    return HardwareConfig(**{name: int(params[name]) for name in DIMENSIONS})
+    numbers = {name: int(params[name]) for name in DIMENSIONS}
+    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
 
 
 def _value(trial: FrozenTrial) -> float:

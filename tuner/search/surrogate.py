@@ -19,7 +19,7 @@ USUAL_LOG_SPS = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Coordinates in standard deviations of a space's configs, from their mean (each of 4)."""
+    """Coordinates in standard deviations of a space's configs, from their mean (each of D)."""
 
     mean: Array
     deviation: Array
@@ -32,7 +32,7 @@ class Scale:
         return cls(points.mean(axis=0), np.where(spread > 0, spread, 1.0))
 
     def points(self, configs: Sequence[HardwareConfig]) -> Array:
-        """Return where N configs lie, N × 4; they need not be in the space."""
+        """Return where N configs lie, N × D; they need not be in the space."""
         points = np.array([coordinates(config) for config in configs])
         return np.asarray((points - self.mean) / self.deviation)
 

@@ -11,7 +11,7 @@ from tests.tuner.trials import TINY, workload
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.facts import environment_facts
-from tuner.child.program import block_fn, block_means, build, build_environment
+from tuner.child.program import block_fn, block_means, build, build_environment, lower_block
 from tuner.ppo.types import Metrics
 
 
@@ -108,3 +108,12 @@ def test_a_gaussian_policy_is_evaluated_through_its_statistics() -> None:
     assert actor.obs_stats is not None
     # Untrained is about random: −1,200, deviation 300 over 64 episodes.
     assert evaluate_policy(built, actor)["mean_return"] == pytest.approx(-1250, abs=250)
+
+
+def test_another_learning_rate_is_the_same_program_of_updates() -> None:
+    def text(learning_rate: float) -> str:
+        built = build(workload(learning_rate), TINY, env_steps=1024)
+        carry = jax.eval_shape(built.init, jax.eval_shape(jax.random.key, 0))
+        return str(lower_block(built.update_fn, carry).as_text())
+
+    assert text(3e-4) == text(3e-3)
