@@ -70,7 +70,7 @@ def _configs(study: StudyReading, width: int) -> Table:
 
 
 def _print_profiles(study: StudyReading, console: Console) -> None:
-    folder = study.config.profiles_folder(study.name)
+    folder, has_rates = study.config.profiles_folder(study.name), study.config.has_rates
     for name in PROFILE_NAMES:
         path = folder / f"{name}.yaml"
         if not path.exists():
@@ -79,7 +79,7 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         console.print(
             f"[bold]{name}[/bold]: num_envs={profile.num_envs} num_steps={profile.num_steps} "
             f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}"
-            + (f" learning_rate={profile.learning_rate:.3g}" if study.config.has_rates else "")
+            + (f" learning_rate={number(profile.learning_rate, '.3g')}" if has_rates else "")
         )
         console.print(f"  {expectation(profile)}; {path}", markup=False)
         console.print(f"  {profile.reason}", markup=False)

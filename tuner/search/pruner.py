@@ -21,8 +21,8 @@ from tuner.score import score
 SO_FAR_ATTR = "tuner:so_far"
 """System attribute of a running trial: `sps` and `device_util`, as measured up to a milestone."""
 
-UNSTEADY = 1.1
-"""By how much a trial's speed and utilisation may still rise over what they have been so far."""
+MARGIN = 1.1
+"""What a trial's speed and utilisation, and the baseline's quality, may yet rise by: a tenth."""
 TIES = 2.0
 """Widths of a tie by which the best score is lowered: one is the rule's, one is for its luck."""
 FEWEST = 5
@@ -59,7 +59,7 @@ class Bar:
         baseline = next((r.quality_score for r in records if r.trial == 0), None)
         if len(known) < fewest or baseline is None or len(utils) < len(known):
             return None
-        floor = QUALITY_FLOOR * baseline
+        floor = MARGIN * QUALITY_FLOOR * baseline
         learned = [u for u, _, r in known if u is not None and (r.quality_score or 0.0) >= floor]
         return cls(
             score=max(scores) - TIES * (references.epsilon or 0.0),
@@ -94,9 +94,9 @@ class LosslessPruner(optuna.pruners.BasePruner):
         bar = Bar.of(list(_records(study)), references, fewest=fewest)
         if bar is None:
             return False
-        most = min(100.0, UNSTEADY * util)
+        most = min(100.0, MARGIN * util)
         best = score(
-            references.scores(), device_util=most, quality_score=1.0, sps=UNSTEADY * sps
+            references.scores(), device_util=most, quality_score=1.0, sps=MARGIN * sps
         ).final_score
         is_slow = best is not None and best < bar.score
         return is_slow and most < bar.util and most <= bar.busy_util

@@ -48,7 +48,7 @@ def test_the_bar_is_what_the_rules_of_the_profiles_ask() -> None:
     # The best score less two ties; the highest utilisation less two points, and 0.8 × of it.
     assert Bar.of(MEASURED, REFERENCES) == Bar(score=0.85 - 0.02, util=88.0, busy_util=72.0)
     assert Bar.of(MEASURED[:4], REFERENCES) is None
-    # Of those that learned too little for max_gpu (0.8 × 0.9) only max_quality's limit is left.
+    # Of those that learned too little for max_gpu (1.1 · 0.8 × 0.9) only max_quality's is left.
     weak = [MEASURED[0], *(replace(r, quality_score=0.5, device_util=99.0) for r in MEASURED[1:])]
     assert Bar.of(weak, REFERENCES) == Bar(score=0.83, util=88.0, busy_util=pytest.approx(79.2))
 
