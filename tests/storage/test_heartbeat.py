@@ -105,7 +105,7 @@ def test_the_trial_of_a_killed_worker_is_queued_within_two_intervals(
     study: optuna.Study, url: str, host: str | None
 ) -> None:
     with worker(url, host) as (pid, _), watching(study):
-        # A living one is left alone: one look tells it of this machine, many elsewhere.
+        # A living one is left alone; of this machine one look tells, of another only silence.
         time.sleep(INTERVAL_S if host is None else 3 * INTERVAL_S)
         assert [t.state.name for t in study.trials] == ["RUNNING"]
         os.kill(pid, signal.SIGKILL)
