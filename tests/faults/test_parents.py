@@ -91,6 +91,14 @@ class Study:
         return orphans(RUN_VARIABLE, self._token) == []
 
 
+@pytest.fixture(autouse=True)
+def hang_up_is_heard() -> Iterator[None]:
+    """Under `nohup` it would be ignored here and by all that is started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Begin"]:
     token = secrets.token_hex(8)
@@ -162,12 +170,12 @@ def test_a_study_that_was_stopped_for_longer_than_the_time_out_blames_no_config(
     studies: Begin,
 ) -> None:
     # As when the machine is suspended: everything stands still and goes on together.
-    with studies("os.environ['STAND_IN_TRIAL_S'] = '6'\n" + TRAIN, timeout_s=12.0) as study:
+    with studies("os.environ['STAND_IN_TRIAL_S'] = '4'\n" + TRAIN, timeout_s=10.0) as study:
         study.wait_for("block")
         family = study.family()
         for process in family:
             process.suspend()
-        time.sleep(13)
+        time.sleep(11)
         for process in reversed(family):
             process.resume()
         told, _ = study.process.communicate(timeout=60)

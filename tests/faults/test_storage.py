@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 from crowd import END, NAME, Crowd
 from killer import Ledger
+from stand_in_child import SECONDS_VARIABLE
 
 from storage import csv_file, overview
 from storage.studies import close_storage, load_study, open_storage
 from storage.telemetry import Telemetry
-from tests.conftest import Calibrated
+from tests import BENCHMARKS
 from tests.postgres import PostgresServer
 from tests.tuner.studies import PATIENCE_S, SMALL, Studies, states, wait_for_line
 from tests.tuner.trials import wait_until
+from tuner.isolation import CHILD_VARIABLE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -122,10 +124,11 @@ def fill(path: Path) -> None:
             assert error.errno == errno.ENOSPC  # noqa: PT017
 
 
-def test_a_full_disk(small_disk: Path, calibrated: Calibrated) -> None:
-    small = calibrated.studies.copy_to(small_disk)
-    filler = small_disk / "filler"
-    with small.begin(*RESUME) as process:
+def test_a_full_disk(small_disk: Path, cache_dir: Path) -> None:
+    studies, filler = Studies(small_disk, cache_dir), small_disk / "filler"
+    arguments = studies.start_arguments("t", *SMALL, "--trials", "2", "--min-feasible", "99")
+    stand_in = {CHILD_VARIABLE: str(BENCHMARKS / "stand_in_child.py"), SECONDS_VARIABLE: "1"}
+    with studies.begin(*arguments, variables=stand_in) as process:
         assert wait_for_line(process, "trial 1:")
         fill(filler)
         line = wait_for_line(process, "the database does not answer")
@@ -135,7 +138,7 @@ def test_a_full_disk(small_disk: Path, calibrated: Calibrated) -> None:
         assert "waits in memory only" in line
         assert "the database answers again after " in end_of(process)
     assert process.returncode == 7
-    require_told_once(small, "small", small.url("small"), 2)
+    require_told_once(studies, "t", studies.url("t"), 2)
 
 
 @pytest.fixture(scope="module")

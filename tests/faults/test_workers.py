@@ -48,7 +48,7 @@ def test_the_trial_of_a_killed_worker_is_measured_once_more(
         joined.begin("worker", ("worker", NAME), under=APART if can_be_apart() else ()) as worker,
     ):
         try:
-            wait_until(lambda: joined.said("worker").count("\ntrial ") == 2)
+            wait_until(lambda: joined.said("worker").count("\ntrial ") >= 2, within_s=120)
             lost = wait_for_training(joined)
             with Recoveries(url, NAME) as recoveries:
                 victim = worker_of(joined)
