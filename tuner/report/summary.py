@@ -10,6 +10,7 @@ from tuner.goal import objective_of
 from tuner.profiles import PROFILE_NAMES
 from tuner.report.numbers import number
 from tuner.report.overview import front_of
+from tuner.report.paragraph import print_paragraph
 from tuner.report.reading import StudyReading, read_study
 from tuner.report.story import expectation, headline, reservations, time_line, without_result
 
@@ -28,7 +29,7 @@ def print_report(name: str, places: Mapping[str, object]) -> None:
     console.print()
     _print_profiles(study, console)
     for line in (*reservations(study), time_line(study.records)):
-        console.print(line, markup=False)
+        print_paragraph(console, line, indent=2)
 
 
 def _configs(study: StudyReading, width: int) -> Table:
@@ -78,8 +79,9 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         profile = read(path)
         console.print(
             f"[bold]{name}[/bold]: num_envs={profile.num_envs} num_steps={profile.num_steps} "
-            f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}"
+            f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}",
+            soft_wrap=True,
         )
-        console.print(f"  {expectation(profile)}; {path}", markup=False)
-        console.print(f"  {profile.reason}", markup=False)
+        for told in filter(None, (expectation(profile), profile.reason, str(path))):
+            print_paragraph(console, told, label="  ")
     console.print()
