@@ -124,7 +124,7 @@ def _print_side_by_side(console: Console, shown: Sequence[Source]) -> None:
         max(len(cell) for cell in column) for column in zip(("", *names), *rows, strict=True)
     )
     room = console.width - label - GAP - widths[0]
-    if any(width + GAP > room for width in widths[1:]):
+    if room < 0 or any(width + GAP > room for width in widths[1:]):
         for index, name in enumerate(names, 1):
             console.print(name, style="bold", markup=False)
             for row in rows:
@@ -132,13 +132,14 @@ def _print_side_by_side(console: Console, shown: Sequence[Source]) -> None:
         console.print()
         return
     others = list(range(1, len(names)))
-    while others:
+    is_shown = False
+    while others or not is_shown:
         fitting = 1
         while fitting < len(others) and sum(widths[i] + GAP for i in others[: fitting + 1]) <= room:
             fitting += 1
         _print_table(console, names, rows, [0, *others[:fitting]])
         console.print()
-        others = others[fitting:]
+        others, is_shown = others[fitting:], True
 
 
 def _print_table(

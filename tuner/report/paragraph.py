@@ -3,9 +3,13 @@
 Apart from the reports because rich wraps to the margin and breaks a path that is to be copied.
 """
 
+import re
 import textwrap
 
 from rich.console import Console
+
+_AT_A_NUMBER = re.compile(r"(?<=\d) (?=[%×]|(?:s|GB)\b)")
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 def print_paragraph(
@@ -21,11 +25,12 @@ def print_paragraph(
         style: rich's name of one.
     """
     lines = textwrap.wrap(
-        text,
+        _AT_A_NUMBER.sub(_UNBROKEN, text),
         console.width,
         initial_indent=label,
         subsequent_indent=" " * (len(label) if indent is None else indent),
         break_long_words=False,
         break_on_hyphens=False,
     )
-    console.print("\n".join(lines) or label, style=style, markup=False, soft_wrap=True)
+    told = "\n".join(lines).replace(_UNBROKEN, " ") or label
+    console.print(told, style=style, markup=False, soft_wrap=True)

@@ -84,4 +84,5 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         )
         for told in filter(None, (expectation(profile), profile.reason, str(path))):
             print_paragraph(console, told, label="  ")
-    console.print()
+    if folder.exists():
+        console.print()

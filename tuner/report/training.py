@@ -97,7 +97,7 @@ def lines_of(trained: Trained) -> list[str]:
     if trained.quality_score is not None:
         expected = number(trained.expected_quality_score, ".2f")
         lines.append(
-            f"quality: {trained.quality_score:.2f}, {expected} in the profile; "
+            f"quality: {trained.quality_score:.2f}, {expected} in the profile. "
             f"{trained.quality_reason}"
         )
     lines.append(f"policy: {trained.checkpoint}; metrics: {trained.metrics}")
