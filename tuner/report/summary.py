@@ -24,7 +24,9 @@ def print_report(name: str, places: Mapping[str, object]) -> None:
     """Print the report of a study on stdout."""
     study = read_study(name, places)
     console = Console(highlight=False)
-    console.print(f"\n[bold]{headline(study)}[/bold]\n")
+    console.print()
+    print_paragraph(console, headline(study), style="bold")
+    console.print()
     console.print(_configs(study, console.width))
     console.print()
     _print_profiles(study, console)
@@ -77,11 +79,11 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         if not path.exists():
             continue
         profile = read(path)
-        console.print(
-            f"[bold]{name}[/bold]: num_envs={profile.num_envs} num_steps={profile.num_steps} "
-            f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}",
-            soft_wrap=True,
+        numbers = (
+            f"num_envs={profile.num_envs} num_steps={profile.num_steps} "
+            f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}"
         )
+        print_paragraph(console, f"{name}: {numbers}", indent=2, style="bold")
         for told in filter(None, (expectation(profile), profile.reason, str(path))):
             print_paragraph(console, told, label="  ")
     if folder.exists():
