@@ -12,13 +12,14 @@ BUDGET ?= 5m
 FLAGS ?= $(if $(DRIVER),,--env-steps 262144)
 comma := ,
 
-.PHONY: help setup setup-dev targets study test test-long test-targets format clean
+.PHONY: help setup setup-dev targets study pictures test test-long test-targets format clean
 
 help:
 	@echo "make study      measure this machine: a study named $(STUDY), about $(BUDGET)"
 	@echo "make test       everything that must pass"
 	@echo "make test-long  what takes longer than that; make test-targets  what needs make targets"
 	@echo "make targets    what compiles for GPUs that are not here (about 200 MB), into $(TARGETS)"
+	@echo "make pictures   those of the documentation anew, from a study as make study runs it"
 	@echo "make setup      only install, into $(VENV)"
 
 setup: $(VENV)/.installed
@@ -52,6 +53,9 @@ test-targets: setup-dev targets
 
 study: setup
 	@if [ -e runs/$(STUDY)/study.db ] && $(BIN)/tuner status $(STUDY) >/dev/null 2>&1; then $(BIN)/tuner resume $(STUDY); else $(BIN)/tuner start $(STUDY) --budget $(BUDGET) $(FLAGS); fi
+
+pictures: setup-dev
+	$(BIN)/python -m docs.take_pictures --budget $(BUDGET) $(FLAGS)
 
 test: setup-dev
 	$(BIN)/ruff format --check .

@@ -54,6 +54,18 @@ def prose(page: str) -> str:
     return "\n".join(line for number, line in enumerate(lines, 1) if number not in blocks)
 
 
+def links(page: str) -> list[str]:
+    """Return what a page links or shows that is not elsewhere, as `scoring.md#the-profiles`."""
+    found = re.findall(r"\]\(([^)]+)\)|<img [^>]*src=\"([^\"]+)\"", prose(page))
+    return [link for pair in found for link in pair if link and "://" not in link]
+
+
+def anchors(page: str) -> set[str]:
+    """Return what can stand behind `#` in a link to a page: its headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def _block_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines to type, with their numbers; of a `console` block those after `$`."""
     to_type = {None: r" {4}(tuner|python|make) ", "sh": r"\s*\S", "console": r"\$ "}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.documents import HELP, PAGES, ROOT, Shown, prose, shown, spans
+from tests.documents import HELP, PAGES, ROOT, Shown, anchors, links, prose, shown, spans
 from tests.tuner.studies import Ended, Studies, kill_tree, wait_for_line
 from tuner import cli
 from tuner.config import DATA_FILES, StudyConfig
@@ -70,6 +70,7 @@ ELSEWHERE = {
 SEARCHING = {"start", "resume", "worker", "plan"}
 SHELL_WORDS = {"if", "then", "else", "fi", "export", "code=$?"}
 BY_PAGE = [*PAGES, HELP]
+PICTURE_BYTES = 300_000
 
 
 def tuners(page: str) -> list[Shown]:
@@ -150,6 +151,24 @@ def test_every_make_target_that_a_page_names_exists() -> None:
         named = set(re.findall(r"`make ([a-z-]+)", prose(page)))
         named |= {command.words[1] for command in shown(page) if command.words[0] == "make"}
         assert named <= targets, page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_documentation_leads_somewhere(page: str) -> None:
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(str(file.resolve().relative_to(ROOT))), link
+
+
+def test_every_picture_is_shown_and_small_and_loads_nothing() -> None:
+    pictures = {file.resolve() for file in (ROOT / "docs" / "pictures").iterdir()}
+    assert pictures <= {(ROOT / p).parent.joinpath(x).resolve() for p in PAGES for x in links(p)}
+    for file in pictures:
+        content = file.read_bytes()
+        assert len(content) < PICTURE_BYTES
+        assert not re.search(rb"url\((?!#)|href=", content) or file.suffix != ".svg"
 
 
 @pytest.fixture

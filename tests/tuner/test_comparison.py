@@ -164,6 +164,15 @@ def test_a_default_that_an_older_profile_omits_is_no_difference() -> None:
     assert differences(first, other).workload == ()
 
 
+def test_profiles_that_are_all_the_same_are_shown_once(
+    put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [put("one"), put("two", measured={"study": "one"})]
+    print_comparison(compare(same, tmp_path))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows if row].count("config") == 1
+
+
 def test_the_same_measurements_are_no_evidence(put: Put, tmp_path: Path) -> None:
     assert verdicts(compare([put("one"), put("two")], tmp_path)) == ("same", "same")
 

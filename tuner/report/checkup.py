@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tuner.contamination import FOREIGN_LOAD_PERCENT
 from tuner.doctor import CUDA_PLUGINS, PACKAGES
+from tuner.report.paragraph import print_paragraph
 
 FEW_PROCESSES = 1024
 """JAX and its compiler start threads by the core, and a process that gets none aborts."""
@@ -71,12 +72,15 @@ def print_doctor(found: Mapping[str, Any]) -> None:
     """Print what the doctor found, with a remedy where something is not as it should be."""
     console = Console(highlight=False)
     for section in sections(found):
+        if not section.rows:
+            continue
         console.print(f"\n[bold]{section.title}[/bold]")
         for row in section.rows:
-            mark = " " if row.is_ok else "!"
-            console.print(f"{mark} {row.what}: {row.value or 'unknown'}", markup=False)
+            mark = "  " if row.is_ok else "! "
+            told = f"{row.what}: {row.value or 'unknown'}"
+            print_paragraph(console, told, label=mark, indent=4)
             if row.remedy:
-                console.print(f"    {row.remedy}", markup=False)
+                print_paragraph(console, row.remedy, label="    ")
 
 
 def _version_rows(found: Mapping[str, Any]) -> list[Row]:

@@ -1,6 +1,5 @@
 """What `tuner compare` found, on the terminal: a table where it fits, else a block for each."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from tuner.comparability import UNTOLD, Differences, differences, figure
 from tuner.comparison import Against, Comparison, Contrast, is_same_measurement
 from tuner.profile_sources import Source
 from tuner.report.numbers import ABSENT, number
+from tuner.report.paragraph import print_paragraph
 from tuner.terminal import printable
 from tuner.workload import hardware_config
 
@@ -42,13 +42,13 @@ def print_comparison(found: Comparison) -> None:
         *(f"{_line(s.name)}: {_line(s.profile.notes)}" for s in shown if s.profile.notes),
     ]
     for line in [*remarks, ""] if remarks else []:
-        console.print(line, markup=False)
+        print_paragraph(console, line, indent=2)
     for against in found.against_first:
         if against.source in shown:
             _print_against(console, shown[0], against)
             console.print()
     for line in _footnotes(found):
-        console.print(line, markup=False)
+        print_paragraph(console, line)
 
 
 def _distinct(sources: Sequence[Source]) -> tuple[list[Source], dict[str, list[str]]]:
@@ -124,7 +124,7 @@ def _print_side_by_side(console: Console, shown: Sequence[Source]) -> None:
         max(len(cell) for cell in column) for column in zip(("", *names), *rows, strict=True)
     )
     room = console.width - label - GAP - widths[0]
-    if any(width + GAP > room for width in widths[1:]):
+    if room < 0 or any(width + GAP > room for width in widths[1:]):
         for index, name in enumerate(names, 1):
             console.print(name, style="bold", markup=False)
             for row in rows:
@@ -132,13 +132,14 @@ def _print_side_by_side(console: Console, shown: Sequence[Source]) -> None:
         console.print()
         return
     others = list(range(1, len(names)))
-    while others:
+    is_shown = False
+    while others or not is_shown:
         fitting = 1
         while fitting < len(others) and sum(widths[i] + GAP for i in others[: fitting + 1]) <= room:
             fitting += 1
         _print_table(console, names, rows, [0, *others[:fitting]])
         console.print()
-        others = others[fitting:]
+        others, is_shown = others[fitting:], True
 
 
 def _print_table(
@@ -159,10 +160,10 @@ def _print_once(
     """Print a fact that all share in one line, else one line for each."""
     words = [told(source.profile) for source in shown]
     if len(set(words)) == 1:
-        console.print(f"{what}  {words[0]}", markup=False)
+        print_paragraph(console, words[0], label=f"{what}  ")
         return
     for source, fact in zip(shown, words, strict=True):
-        console.print(f"{what} of {_line(source.name)}: {fact}", markup=False)
+        print_paragraph(console, f"{what} of {_line(source.name)}: {fact}", indent=2)
 
 
 def _print_against(console: Console, first: Source, against: Against) -> None:
@@ -177,14 +178,7 @@ def _print_against(console: Console, first: Source, against: Against) -> None:
         (_difference(against.quality), ""),
     ]
     for line, style in told:
-        indented = textwrap.fill(
-            line,
-            console.width,
-            initial_indent="  ",
-            subsequent_indent="    ",
-            break_on_hyphens=False,
-        )
-        console.print(indented, style=style, markup=False)
+        print_paragraph(console, line, label="  ", indent=4, style=style)
 
 
 def _loud(differences: Differences) -> list[str]:

@@ -11,6 +11,10 @@ from tuner.errors import UsageError
 from tuner.lookup import find
 from tuner.measurement import memory_error
 from tuner.report.numbers import number, sparkline
+from tuner.report.paragraph import print_paragraph
+
+LABEL = 20
+"""Columns of a field's name."""
 
 
 def trial_document(name: str, trial: int, places: Mapping[str, object]) -> dict[str, Any]:
@@ -53,16 +57,16 @@ def print_trial(document: Mapping[str, Any]) -> None:
     hidden = ("curve", "replicates", "phases", "probe", "log")
     for key, value in document.items():
         if key not in hidden and value is not None:
-            console.print(f"{key:<20} {_short(value)}", markup=False)
+            print_paragraph(console, _short(value), label=f"{key:<{LABEL}} ")
     phases = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in document["phases"].items())
-    console.print(f"{'time went to':<20} {phases}", markup=False)
+    print_paragraph(console, phases, label=f"{'time went to':<{LABEL}} ")
     for replicate in document["replicates"]:
-        console.print(
-            f"{'measured again':<20} {replicate['status']}, "
-            f"{number(replicate['sps'], ',.0f')} env-steps/s, "
+        print_paragraph(
+            console,
+            f"{replicate['status']}, {number(replicate['sps'], ',.0f')} env-steps/s, "
             f"score {number(replicate['final_score'], '.3f')}"
             + (f", {replicate['contaminated']}" if replicate["contaminated"] else ""),
-            markup=False,
+            label=f"{'measured again':<{LABEL}} ",
         )
     returns = [
         point["mean_return"]
@@ -70,11 +74,10 @@ def print_trial(document: Mapping[str, Any]) -> None:
         if point["mean_return"] is not None and point["learning"]
     ]
     if returns:
-        console.print(
-            f"{'training return':<20} {sparkline(returns)} {returns[0]:.3g} to {returns[-1]:.3g}",
-            markup=False,
-        )
-    console.print(f"{'log':<20} {document['log'] or 'none on this machine'}", markup=False)
+        told = f"{sparkline(returns)} {returns[0]:.3g} to {returns[-1]:.3g}"
+        print_paragraph(console, told, label=f"{'training return':<{LABEL}} ")
+    log = document["log"] or "none on this machine"
+    print_paragraph(console, log, label=f"{'log':<{LABEL}} ")
 
 
 def _with_error(record: TrialRecord) -> dict[str, Any]:

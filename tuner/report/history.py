@@ -1,6 +1,5 @@
 """The history of a study's profiles: every version that was written, and what each changed."""
 
-import textwrap
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
@@ -12,6 +11,7 @@ from tuner.comparability import differences
 from tuner.lookup import find
 from tuner.profile_sources import Source
 from tuner.report.numbers import number
+from tuner.report.paragraph import print_paragraph
 from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.terminal import printable
 
@@ -55,10 +55,10 @@ def print_history(history: list[dict[str, Any]]) -> None:
     for profile, versions in groupby(in_order, key=lambda entry: str(entry["profile"])):
         console.print(profile, style="bold", markup=False)
         for entry in versions:
-            console.print(_filled(_version(entry), console.width, "  "), markup=False)
+            print_paragraph(console, printable(_version(entry)), label="  ", indent=4)
             told = _told_changes(entry)
             if told is not None:
-                console.print(_filled(told, console.width, "    "), markup=False)
+                print_paragraph(console, printable(told), label="    ", indent=6)
 
 
 def _entry(source: Source, before: Source | None) -> dict[str, Any]:
@@ -115,13 +115,3 @@ def _told_changes(entry: Mapping[str, Any]) -> str | None:
 
 def _config(values: Mapping[str, Any]) -> HardwareConfig:
     return HardwareConfig(*(values[name] for name in DIMENSIONS))
-
-
-def _filled(text: str, width: int, indent: str) -> str:
-    return textwrap.fill(
-        printable(text),
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-    )

@@ -15,6 +15,7 @@ from tuner.aggregate import ConfigSummary
 from tuner.config import GROUP_MARK
 from tuner.errors import TunerError
 from tuner.report.numbers import number
+from tuner.report.paragraph import print_paragraph
 from tuner.report.reading import BRIEF, StudyReading, read_study
 
 
@@ -74,29 +75,32 @@ def print_status(document: Mapping[str, Any]) -> None:
     """Print a study's status in words."""
     console = Console(highlight=False)
     device = document["device"] or {"name": "device not known yet"}
-    console.print(f"[bold]{document['study']}[/bold] on {device['name']}")
+    print_paragraph(console, f"{document['study']} on {device['name']}", style="bold")
     trials = ", ".join(f"{count} {state}" for state, count in document["trials"].items() if count)
-    console.print(f"trials    {trials or 'none yet'}")
+    print_paragraph(console, trials or "none yet", label="trials    ")
     if document["dead"]:
         numbers = ", ".join(map(str, document["dead"]))
-        console.print(f"dead      trial {numbers}: its worker is gone; the next one ends it")
+        told = f"trial {numbers}: its worker is gone; the next one ends it"
+        print_paragraph(console, told, label="dead      ")
     ways = ", ".join(f"{count} {way}" for way, count in document["statuses"].items() if count)
-    console.print(f"ended as  {ways or 'none yet'}")
+    print_paragraph(console, ways or "none yet", label="ended as  ")
     for what in ("baseline", "best"):
         found = document[what]
         if found is not None:
             config = " ".join(f"{key}={value}" for key, value in found["config"].items())
             speed = number(found["sps"], ",.0f")
-            console.print(f"{what:<9} trial {found['trial']}: {config}, {speed} env-steps/s")
+            told = f"trial {found['trial']}: {config}, {speed} env-steps/s"
+            print_paragraph(console, told, label=f"{what:<9} ")
     if document["groups"]:
-        console.print(f"groups    of other hardware: {', '.join(document['groups'])}")
+        told = f"of other hardware: {', '.join(document['groups'])}"
+        print_paragraph(console, told, label="groups    ")
     ended = document["ended"]
     if ended is not None:
-        console.print(f"search    ended: {ended['reason']}", markup=False)
+        print_paragraph(console, f"ended: {ended['reason']}", label="search    ")
         if ended.get("outlook"):
-            console.print(f"left      {ended['outlook']}", markup=False)
+            print_paragraph(console, ended["outlook"], label="left      ")
         if ended["refusal"]:
-            console.print(f"profiles  none: {ended['refusal']}", markup=False)
+            print_paragraph(console, f"none: {ended['refusal']}", label="profiles  ")
 
 
 def front_of(study: StudyReading) -> list[int]:

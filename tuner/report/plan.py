@@ -10,6 +10,7 @@ from rich.table import Table
 from tuner.footprint import Row
 from tuner.plan import Plan
 from tuner.report.forecast import forecast
+from tuner.report.paragraph import print_paragraph
 from tuner.space import HardwareConfig
 from tuner.targets.table import Gpu
 from tuner.targets.toolchain import INSTALL
@@ -53,9 +54,10 @@ def print_plan(plans: Sequence[Plan]) -> None:
         console.print(_table(plan))
         console.print(LEGEND, markup=False)
         for what, value in _summary(plan, entry):
-            console.print(f"{what:<10} {value}", markup=False, soft_wrap=True)
+            print_paragraph(console, value, label=f"{what:<10} ")
     if any(plan.place.kind == "gpu" for plan in plans):
-        console.print(f"\nnote       {UNVERIFIED}", markup=False)
+        console.print()
+        print_paragraph(console, UNVERIFIED, label="note       ")
 
 
 def targets_document(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:

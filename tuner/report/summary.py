@@ -10,6 +10,7 @@ from tuner.goal import objective_of
 from tuner.profiles import PROFILE_NAMES
 from tuner.report.numbers import number
 from tuner.report.overview import front_of
+from tuner.report.paragraph import print_paragraph
 from tuner.report.reading import StudyReading, read_study
 from tuner.report.story import expectation, headline, reservations, time_line, without_result
 
@@ -23,12 +24,14 @@ def print_report(name: str, places: Mapping[str, object]) -> None:
     """Print the report of a study on stdout."""
     study = read_study(name, places)
     console = Console(highlight=False)
-    console.print(f"\n[bold]{headline(study)}[/bold]\n")
+    console.print()
+    print_paragraph(console, headline(study), style="bold")
+    console.print()
     console.print(_configs(study, console.width))
     console.print()
     _print_profiles(study, console)
     for line in (*reservations(study), time_line(study.records)):
-        console.print(line, markup=False)
+        print_paragraph(console, line, indent=2)
 
 
 def _configs(study: StudyReading, width: int) -> Table:
@@ -76,11 +79,13 @@ def _print_profiles(study: StudyReading, console: Console) -> None:
         if not path.exists():
             continue
         profile = read(path)
-        console.print(
-            f"[bold]{name}[/bold]: num_envs={profile.num_envs} num_steps={profile.num_steps} "
+        numbers = (
+            f"num_envs={profile.num_envs} num_steps={profile.num_steps} "
             f"num_minibatches={profile.num_minibatches} num_epochs={profile.num_epochs}"
             + (f" learning_rate={number(profile.learning_rate, '.3g')}" if has_rates else "")
         )
-        console.print(f"  {expectation(profile)}; {path}", markup=False)
-        console.print(f"  {profile.reason}", markup=False)
-    console.print()
+        print_paragraph(console, f"{name}: {numbers}", indent=2, style="bold")
+        for told in filter(None, (expectation(profile), profile.reason, str(path))):
+            print_paragraph(console, told, label="  ")
+    if folder.exists():
+        console.print()

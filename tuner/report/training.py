@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from tuner.report.numbers import duration, number
+from tuner.report.paragraph import print_paragraph
 from tuner.training import Status
 from tuner.training_result import Trained
 
@@ -75,7 +76,7 @@ def print_trained(trained: Trained) -> None:
     """Print achieved against expected on stdout."""
     console = Console(highlight=False)
     for line in lines_of(trained):
-        console.print(line, markup=False)
+        print_paragraph(console, line, indent=2)
 
 
 def lines_of(trained: Trained) -> list[str]:
@@ -96,7 +97,7 @@ def lines_of(trained: Trained) -> list[str]:
     if trained.quality_score is not None:
         expected = number(trained.expected_quality_score, ".2f")
         lines.append(
-            f"quality: {trained.quality_score:.2f}, {expected} in the profile; "
+            f"quality: {trained.quality_score:.2f}, {expected} in the profile. "
             f"{trained.quality_reason}"
         )
     lines.append(f"policy: {trained.checkpoint}; metrics: {trained.metrics}")

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from tuner.report.numbers import number
+from tuner.report.paragraph import print_paragraph
 from tuner.validate import EXIT_DRIFTED, EXIT_UNCLEAR, Validation
 
 MARKS = {"holds": "✓", "drifted": "✗", "unclear": "?", "unmeasured": "–"}
@@ -19,9 +20,10 @@ def print_validation(found: Validation) -> None:
     for check in found.checks:
         form = ",.0f" if (check.expected or 0.0) >= 100 else ".3g"
         unit = f" {check.unit}" if check.unit else ""
-        console.print(
-            f"{MARKS[check.verdict]} {check.what}: {number(check.measured, form)}{unit}, "
-            f"promised {number(check.expected, form)}; {check.reason}",
-            markup=False,
+        told = (
+            f"{check.what}: {number(check.measured, form)}{unit}, "
+            f"promised {number(check.expected, form)}; {check.reason}"
         )
-    console.print(f"\n{CONCLUSIONS[found.exit_code]}: {found.reason}", markup=False)
+        print_paragraph(console, told, label=f"{MARKS[check.verdict]} ")
+    console.print()
+    print_paragraph(console, f"{CONCLUSIONS[found.exit_code]}: {found.reason}", indent=2)

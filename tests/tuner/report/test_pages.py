@@ -46,6 +46,16 @@ def test_the_report_of_a_finished_study_is_readable_everywhere(
             colours[scheme] = browser.run(COLOURS)
             assert browser.complaints() == []
         assert colours["light"] != colours["dark"]
+    for size in (
+        (360, 700),
+        (340, 700),
+        (740, 360),
+    ):  # a hidden bar, a split screen, a turned phone
+        browser.resize(size)
+        plot = "document.querySelector('#plot-pareto')"
+        browser.wait_for(f"{plot}._fullLayout.width === {plot}.clientWidth")
+        assert browser.run(f"return {plot}._fullLayout.height") > size[0] / 2
+        assert browser.complaints() == []
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     browser.run(
         "const s = document.getElementById('trial'); s.value = '0';"

@@ -27,13 +27,19 @@
     layout.font.color = ink();
     if (touch) layout.dragmode = false;
     if (isNarrow) narrowed(data, layout);
+    // Plotly forgets a layout's height when the window changes, and asks the place for its own.
+    place.style.height = `${layout.height}px`;
     const shown = { responsive: true, displaylogo: false, modeBarButtons: buttons };
     return Plotly.react(place, data, layout, { ...shown, displayModeBar: !isNarrow });
   }
 
-  for (const [name, figure] of Object.entries(data.plots)) {
-    draw(document.getElementById(`plot-${name}`), figure);
+  function drawPlots() {
+    for (const [name, figure] of Object.entries(data.plots)) {
+      draw(document.getElementById(`plot-${name}`), figure);
+    }
   }
+
+  drawPlots();
 
   const chooser = document.getElementById("trial");
   const story = document.getElementById("trial-story");
@@ -55,6 +61,12 @@
     chooser.addEventListener("change", showTrial);
     showTrial();
   }
+
+  // A phone that is turned gets the other layout.
+  window.matchMedia("(max-width: 699px)").addEventListener("change", () => {
+    drawPlots();
+    if (chooser) showTrial();
+  });
 
   dark.addEventListener("change", () => {
     for (const place of document.querySelectorAll(".js-plotly-plot")) {
