@@ -92,7 +92,7 @@ def draw_terminal(rows: list[str], file: Path) -> None:
         console.print(Text.from_ansi(row), no_wrap=True, overflow="crop", highlight=False)
     console.save_svg(
         str(file),
-        title="make study",
+        title=f"tuner start {STUDY}",
         code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT),
         unique_id=file.stem,
     )
