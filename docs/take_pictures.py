@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -37,7 +36,7 @@ PROFILES = 3
 COLOURS = 64
 """Of a PNG: plots and text need no more, and the repository keeps every version."""
 _NEW_FRAME = re.compile(r"(?=\r\x1b\[)")
-_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
+_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """What would be loaded from elsewhere."""
 _SHARE = re.compile(r"^env-steps .* (\d+) %", re.MULTILINE)
 _WANTED = (r"^left ", r"^now +trial \d+: ", r"^return ", r"^util ", r"^memory ", r"^best ")
@@ -90,12 +89,8 @@ def draw_terminal(rows: list[str], file: Path) -> None:
     console = Console(record=True, file=io.StringIO(), width=COLUMNS, force_terminal=True)
     for row in rows:
         console.print(Text.from_ansi(row), no_wrap=True, overflow="crop", highlight=False)
-    console.save_svg(
-        str(file),
-        title="make study",
-        code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT),
-        unique_id=file.stem,
-    )
+    svg = console.export_svg(title=f"tuner start {STUDY}", unique_id=file.stem)
+    file.write_text(_FONTS.sub("", svg), encoding="utf-8")
 
 
 def photograph(browser: Browser, file: Path) -> None:

@@ -89,11 +89,15 @@ def _search(progress: Progress, width: int, now: float) -> Iterator[Text]:
         line.append(f"; {stood.running} running on other workers")
     yield line
     if progress.estimate is not None and (left_s := progress.estimate.left_s(now)) > 0:
-        sooner = "; a search without gain ends sooner" if width >= WIDE else ""
+        how, sooner = (
+            ("estimated from", "; a search without gain ends sooner")
+            if width >= WIDE
+            else ("from", "")
+        )
         yield _row(
             "left",
             (f"about {clock(left_s)}", "bold"),
-            f", estimated from {progress.estimate.num_timed} trials ({progress.estimate.until})",
+            f", {how} {progress.estimate.num_timed} trials ({progress.estimate.until})",
             sooner,
         )
 
