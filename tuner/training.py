@@ -239,7 +239,8 @@ class _Watched:
                 self.saved = data["update"]
                 for update in data["unread"]:
                     say(f"WARNING: the checkpoint of update {update} was unreadable and is removed")
-                say(f"going on after update {self.saved:,}")
+                going_on = f"going on after update {self.saved:,}"
+                say(going_on if self.saved else "no checkpoint was written: beginning anew")
             case "saved":
                 self.saved = data["update"]
             case "trained":

@@ -112,7 +112,7 @@ class _Training:
         self._initial = jax.tree.map(jnp.copy, built.actor_of(self._carry))
         self._checkpoints = Checkpoints(folder / CHECKPOINTS_FOLDER, keep=request.keep_checkpoints)
         self.saved: int | None = None
-        self._restore(jax.eval_shape(built.init, key))
+        self._restore(jax.eval_shape(built.init, key), is_expected=request.is_resumed)
         self._update = self.saved or 0
         self._log = MetricsLog(folder, after_update=self._update)
 
@@ -148,11 +148,13 @@ class _Training:
     def _env_steps(self) -> int:
         return self._update * self._config.batch_size
 
-    def _restore(self, shapes: Any) -> None:
+    def _restore(self, shapes: Any, *, is_expected: bool) -> None:
         found = self._checkpoints.restore(shapes)
         if found is not None:
             self.saved, self._carry, unread = found
             self._emit("restored", update=self.saved, unread=unread)
+        elif is_expected:
+            self._emit("restored", update=0, unread=[])
 
     def _block(self, length: int) -> list[str]:
         """Run a block and tell of it; return the metrics that are no longer finite."""

@@ -142,12 +142,16 @@ def _memory(running: Running, held: int | None, source: str, width: int) -> Iter
     if held is None:
         parts.append(f"limit {limit}")
     else:
-        parts += [*_bar(held / running.limit_bytes), f" {held / 1e9:.3g} of {limit}"]
+        parts += [*_bar(held / running.limit_bytes), f" {_in_gb(held)} of {limit}"]
     if running.predicted_bytes is not None:
-        parts.append(f", {running.predicted_bytes / 1e9:.3g} predicted")
+        parts.append(f", {_in_gb(running.predicted_bytes)} predicted")
     if held is not None and width >= WIDE:
         parts.append(f" (held: {source})")
     yield _row("memory", *parts)
+
+
+def _in_gb(size: int) -> str:
+    return f"{size / 1e9:.3g}" if size >= 1e6 else "under 0.001"
 
 
 def _bar(share: float) -> tuple[Part, Part]:
