@@ -91,7 +91,7 @@ class Laboratory:
     ) -> Measurement:
         """Run one trial, however it ends."""
         request = TrainRequest(
-            workload=config.workload(),
+            workload=config.workload_for(hardware),
             hardware=hardware.as_dict(),
             seed=seed,
             env_steps=env_steps,

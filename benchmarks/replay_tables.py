@@ -6,7 +6,6 @@ Made from a recorded table, by a seed.
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from grid import Grid, Row
 
@@ -67,5 +66,4 @@ NULLS: dict[str, Callable[[Grid, int], Grid]] = {
 
 
 def _as_of(row: Row, config: HardwareConfig) -> Row:
-    numbers: dict[str, Any] = config.as_dict()
-    return replace(row, record=replace(row.record, **numbers))
+    return replace(row, record=replace(row.record, **config.params()))

@@ -8,7 +8,7 @@ it meanwhile can be given nothing any more: its measurement is kept with the stu
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -151,10 +151,13 @@ class AttributeTelemetry:
         return records
 
 
-def adopt(study: optuna.Study, telemetry: Telemetry) -> list[TrialRecord]:
+def adopt(
+    study: optuna.Study, telemetry: Telemetry, trials: Sequence[FrozenTrial] | None = None
+) -> list[TrialRecord]:
     """Copy the measurements that came through a proxy into the table, each once.
 
-    Any number of processes may do so at once. An interrupted measurement in the table gives way.
+    `trials` are the study's, of a caller who has just read them. Any number of processes may do so
+    at once. An interrupted measurement in the table gives way.
 
     Returns:
         The records that are new in the table.
@@ -182,7 +185,7 @@ def adopt(study: optuna.Study, telemetry: Telemetry) -> list[TrialRecord]:
         for part in (key, *_series_keys(late, key)):
             study._storage.set_study_system_attr(study._study_id, part, None)
 
-    for trial in study.get_trials(deepcopy=False):
+    for trial in study.get_trials(deepcopy=False) if trials is None else trials:
         copy(trial.system_attrs)
     late = _late(study)
     copy(late, done=forget)

@@ -10,6 +10,7 @@ anew, leaves it alone.
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from storage.records import CurvePoint, DeviceSample, TrialRecord, record_from_d
 from storage.series import finite, from_columns, to_columns
 
 VERSION = 1
+_HAS_ID = re.compile(r"journal-[0-9a-f]{16}-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def save_leftovers(folder: Path, study_id: str, save: Callable[[Entry], None]) -
     entries: list[Entry] = []
     unreadable: list[Path] = []
     busy: list[Path] = []
-    for path in sorted(folder.glob(f"journal-{study_id}-*.jsonl")):
+    for path in _journals(folder, study_id):
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -169,7 +171,14 @@ def is_journal_of(path: Path, study_id: str, host: str, pid: int) -> bool:
 
 
 def _prefix(study_id: str, host: str, pid: int) -> str:
-    return f"journal-{study_id}-{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
+    own = f"{study_id}-" if study_id else ""
+    return f"journal-{own}{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
+
+
+def _journals(folder: Path, study_id: str) -> list[Path]:
+    """Return the journals of a study; of one begun before there were ids, those without."""
+    paths = sorted(folder.glob(f"journal-{study_id and study_id + '-'}*.jsonl"))
+    return paths if study_id else [path for path in paths if not _HAS_ID.match(path.name)]
 
 
 def _is_ours_now(file: BinaryIO) -> bool:

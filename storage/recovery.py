@@ -119,12 +119,13 @@ def is_surplus(study: optuna.Study, number: int) -> bool:
     Two processes may queue the same trial at once, and the later entry may be started before it is
     taken back. Trials are numbered one by one, so whoever starts it knows.
     """
-    trials = study.get_trials(deepcopy=False)
-    original = trials[number].system_attrs.get(RETRY_OF)
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    original = storage.get_trial(trial_id).system_attrs.get(RETRY_OF)
     return original is not None and any(
         trial.system_attrs.get(RETRY_OF) == original
         and trial.user_attrs.get("reason") != QUEUED_TWICE
-        for trial in trials[:number]
+        for trial in study.get_trials(deepcopy=False)[:number]
     )
 
 

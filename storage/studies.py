@@ -179,13 +179,13 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
 
 
 def new_study_id() -> str:
-    """Return an id that no other study has, to be stored as the fact `id`."""
+    """Return an id that no other study has, to be stored as the fact `id`: 16 hex digits."""
     return secrets.token_hex(8)
 
 
 def study_id(study: optuna.Study) -> str:
-    """Return what tells a study from others of its name; "0" where none was stored."""
-    return str(study_facts(study).get("id", 0))
+    """Return what tells a study from others of its name; "" of one begun before there were ids."""
+    return str(study_facts(study).get("id", ""))
 
 
 def set_study_fact(study: optuna.Study, name: str, value: Any) -> None:

@@ -306,6 +306,11 @@ class StudyConfig(
             market=self.market_source(),
         )
 
+    def workload_for(self, hardware: HardwareConfig) -> Workload:
+        """Return the workload at the learning rate that a config trains with."""
+        workload, rate = self.workload(), self.learning_rate_for(hardware)
+        return replace(workload, hyperparams={**workload.hyperparams, "learning_rate": rate})
+
     def market_source(self) -> dict[str, Any] | None:
         """Return the fields of `envs.bars.MarketSource`; None unless the environment has bars."""
         if self.phase is None:

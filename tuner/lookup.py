@@ -5,6 +5,7 @@ Optuna nor a device to find what it reads.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -67,8 +68,8 @@ def find(
             f"`tuner start {name}`"
         )
     stored = load_config(facts["config"], {})
-    _refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
-    _refuse_other_settings(stored, flags, flag)
+    refuse_other_settings(stored, in_file, lambda key: f"{written}: {key}")
+    refuse_other_settings(stored, flags, flag)
     moved = {"runs_dir": places.runs_dir, "storage": storage}
     config = load_config(
         {**facts["config"], **{k: None if v is None else str(v) for k, v in moved.items()}}, flags
@@ -124,7 +125,7 @@ def _is_folder_name(name: str) -> bool:
     return bool(name) and allowed and not name.startswith(".") and len(name) <= 100
 
 
-def _refuse_other_settings(
+def refuse_other_settings(
     stored: StudyConfig, given: Mapping[str, object], place: Callable[[str], str]
 ) -> None:
     """Refuse settings of the workload or the space that are not the study's own."""
@@ -138,8 +139,8 @@ def _refuse_other_settings(
         before, now = getattr(stored, key), getattr(wanted, key)
         if key == "env_params":
             before = {k: before.get(k) for k in now}
-        if key == "baseline" and before is not None and now.learning_rate is None:
-            before = before.shape  # its rate is then the first of several
+        if key == "baseline" and stored.has_rates and now.learning_rate is None:
+            now = replace(now, learning_rate=stored.learning_rates[0])
         if before != now:
             raise Refused(
                 f"{place(key)} must stay {before} in this study, but got {now}; start another "

@@ -17,6 +17,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import NopPruner
 
+from storage.errors import StorageUnavailable
 from storage.patience import Patience
 from storage.records import TrialRecord
 from storage.recovery import (
@@ -221,7 +222,7 @@ class Milestones:
                 if self._is_lossless:
                     self._tell_so_far()
                 return self._trial.should_prune()
-        except StorageInternalError:
+        except (StorageInternalError, StorageUnavailable):
             self._is_asked = False
             return False
 

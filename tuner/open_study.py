@@ -4,10 +4,12 @@ Apart from the session of a command because a study that nobody measures is put 
 whose worker died needs no device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from storage.attributes import AttributeTelemetry, adopt
 from storage.journal import Entry, Journal, save_leftovers
@@ -45,10 +47,13 @@ class OpenStudy:
         """Return all measurements of the study."""
         return self.telemetry.records(self.study.study_name)
 
-    def adopt(self) -> None:
-        """Copy into the table what workers behind a proxy have measured, where it is reached."""
+    def adopt(self, trials: Sequence[FrozenTrial] | None = None) -> None:
+        """Copy into the table what workers behind a proxy have measured, where it is reached.
+
+        `trials` are the study's, of a caller who has just read them.
+        """
         if isinstance(self.telemetry, Telemetry):
-            for record in adopt(self.study, self.telemetry):
+            for record in adopt(self.study, self.telemetry, trials):
                 self.say(f"trial {record.trial}: measured behind a proxy, now in the table")
 
     def save_leftovers(self) -> tuple[Path, ...]:

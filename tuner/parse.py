@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig
+from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, in_order
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS_BYTES = {
@@ -145,23 +145,24 @@ def learning_rates(value: object) -> object:
     rates = [_rate(item) for item in items] if isinstance(items, list | tuple) else []
     found = [rate for rate in dict.fromkeys(rates) if rate is not None]
     if not found or None in rates:
-        raise ValueError("must be a number, or several above 0, such as 3e-4,1e-3")
+        raise ValueError("must be a number, or several between 0 and 1, such as 3e-4,1e-3")
     return tuple(found) if len(found) > 1 else found[0]
 
 
 def _rate(value: object) -> float | None:
-    """Return a finite number above 0, None of anything else; YAML reads `3e-4` as text."""
+    """Return a number between 0 and 1, None of anything else; YAML reads `3e-4` as text."""
     try:
         rate = float(str(value))
     except ValueError:
         return None
-    return rate if 0 < rate < math.inf else None
+    return rate if 0 < rate < 1 else None
 
 
 def hardware(value: object) -> object:
     """Return the config of `2048,128,8,4`, or with a learning rate of `2048,128,8,4,3e-4`."""
     if isinstance(value, Mapping):
-        value = [value.get(name) for name in (*DIMENSIONS, LEARNING_RATE) if name in value]
+        rate = value.get(LEARNING_RATE)
+        value = [value.get(name) for name in DIMENSIONS] + ([] if rate is None else [rate])
     items = listed(value)
     if items is None:
         return None
@@ -172,7 +173,7 @@ def hardware(value: object) -> object:
     if not isinstance(items, list | tuple):
         raise ValueError(shape)
     numbers, rest = items[: len(DIMENSIONS)], items[len(DIMENSIONS) :]
-    rates = [rate for item in rest if (rate := _rate(item)) is not None and rate < 1]
+    rates = [rate for item in rest if (rate := _rate(item)) is not None]
     if len(numbers) < len(DIMENSIONS) or len(rest) > 1 or len(rates) < len(rest):
         raise ValueError(shape)
     if not all(re.fullmatch(r"[1-9]\d*", str(number)) for number in numbers):
@@ -199,7 +200,7 @@ def hardware_list(value: object) -> object:
     configs = [config for item in items if isinstance(config := hardware(item), HardwareConfig)]
     if len(configs) < len(items):
         raise ValueError("must be configs, such as 512,16,8,2;64,64,4,4")
-    return tuple(sorted(set(configs), key=lambda config: tuple(config.params().values())))
+    return in_order(configs)
 
 
 def env_params(value: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ the same way: run on the bench, judge, keep.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from storage import csv_file
 from storage.errors import StorageError
@@ -115,13 +115,11 @@ class Session(OpenStudy):
             "a running study",
             "put them back and resume, or start another study",
         )
-        workload = self.config.workload()
-        scalars = {**workload.hyperparams, "learning_rate": self.config.learning_rate_for(config)}
         if self.references is not None:
             target_return = self.references.target_return
         is_timed = self.config.goal == TIME_TO_RETURN and target_return is not None
         request = TrainRequest(
-            workload=replace(workload, hyperparams=scalars),
+            workload=self.config.workload_for(config),
             hardware=config.as_dict(),
             seed=self.config.seed + replicate,
             env_steps=env_steps,

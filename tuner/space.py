@@ -5,6 +5,7 @@ resume) while the sampler is only one way through it.
 """
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -60,6 +61,11 @@ class HardwareConfig:
         rate = "" if self.learning_rate is None else f" lr{self.learning_rate:g}"
         numbers = f"{self.num_envs}x{self.num_steps} mb{self.num_minibatches} ep{self.num_epochs}"
         return numbers + rate
+
+
+def in_order(configs: Iterable[HardwareConfig]) -> tuple[HardwareConfig, ...]:
+    """Return configs sorted and without repeats, also where only some have a learning rate."""
+    return tuple(sorted(set(configs), key=lambda config: tuple(config.params().values())))
 
 
 def fewer_envs(config: HardwareConfig) -> HardwareConfig | None:

@@ -23,7 +23,7 @@ from tuner.profile_sources import Source
 from tuner.profiles import TRANSFERRED_FROM
 from tuner.run import Ending
 from tuner.settings import load_config
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import DIMENSIONS, HardwareConfig, in_order
 from tuner.study import start
 from tuner.terminal import printable
 from tuner.workload import config_of, hardware_config, is_of, measured_rate
@@ -47,24 +47,31 @@ def transfer_config(profile: Profile, flags: Mapping[str, object]) -> StudyConfi
         UsageError: the profile does not say enough, or code that no flag names.
         Refused: the workload or its learning rate was edited since it was measured.
     """
-    config = config_of(profile, flags)
+    config = config_of(profile, {**flags, "baseline": None})
     given = {name for name, value in flags.items() if value not in (None, [], ())}
     measured = profile.measured
     recorded = _recorded(measured, "baseline", "baseline")
-    baseline = config.baseline if "baseline" in given else recorded
+    wanted = load_config(None, {"baseline": flags.get("baseline")}).baseline
+    baseline = recorded if wanted is None else wanted
     front = set(_recorded(measured, "front", "only") or ())
     if not any(is_of(profile, config) for config in front):
         rate = measured_rate(profile) if any(c.learning_rate for c in front) else None
         front.add(replace(hardware_config(profile), learning_rate=rate))
+    has_rates = any(c.learning_rate is not None for c in front)
+    if wanted is not None and wanted.learning_rate is not None and not has_rates:
+        raise UsageError(
+            f"--baseline must be four numbers, as the study of {profile.profile} had one learning "
+            f"rate, but got {wanted}; leave its rate out"
+        )
     changes: dict[str, Any] = {
         **dict.fromkeys(DIMENSIONS),  # those of the front
-        "only": tuple(sorted(front)),
+        "only": in_order(front),
         "baseline": baseline,
     }
     if profile.learning_rate is not None and profile.lr_scaling == "sqrt":
         changes["lr_scaling"] = "sqrt"
         changes["learning_rate"] = _rate_at_baseline(profile, baseline, recorded)
-    if any(c.learning_rate is not None for c in front):
+    if has_rates:
         changes |= _with_rates(profile, changes, front, recorded)
     if "env_steps" not in given:
         changes["env_steps"] = _budget(measured)
@@ -179,13 +186,13 @@ def _with_rates(
     def moved(config: HardwareConfig) -> HardwareConfig:
         return replace(config, learning_rate=(config.learning_rate or own) * factor)
 
-    configs = sorted(map(moved, front))
+    configs = in_order(map(moved, front))
     first = [] if recorded is None else [moved(recorded).learning_rate]
     rates = tuple(dict.fromkeys([*first, *(config.learning_rate for config in configs)]))
     baseline = changes["baseline"]
     if len(rates) > 1:
         baseline = moved(baseline) if baseline == recorded and baseline is not None else baseline
-        return {"learning_rate": rates, "only": tuple(configs), "baseline": baseline}
+        return {"learning_rate": rates, "only": configs, "baseline": baseline}
     return {
         "learning_rate": rates[0],
         "only": tuple(config.shape for config in configs),

@@ -49,13 +49,13 @@ def reason_now(session: Session) -> str | None:
     if session.references is None:
         raise ValueError("a study must be calibrated before it is searched")
     config, study = session.config, session.study
-    session.adopt()
+    trials = study.get_trials(deepcopy=False)  # one look: each asks the database of all that run
+    session.adopt(trials)
     if not session.is_leader and (closing := study_facts(study).get(CLOSING)) is not None:
         return str(closing)
     min_gain = config.min_gain
     if min_gain is None:
         min_gain = default_min_gain(session.references.epsilon)
-    trials = study.get_trials(deepcopy=False)  # one look: each asks the database of all that run
     waiting, running = (
         sum(trial.state == state for trial in trials)
         for state in (TrialState.WAITING, TrialState.RUNNING)

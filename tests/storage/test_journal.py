@@ -12,7 +12,7 @@ from tests.storage.disks import largest_file
 from tests.storage.processes import FORK
 
 Make = Callable[..., TrialRecord]
-ID = "5eed"
+ID = "5eed5eed5eed5eed"
 
 
 def leave(folder: Path, *entries: Entry) -> Path:
@@ -35,6 +35,14 @@ def saved(folder: Path) -> list[Entry]:
     entries: list[Entry] = []
     assert list(save_leftovers(folder, ID, entries.append).entries) == entries
     return entries
+
+
+def test_a_study_from_before_there_were_ids_finds_its_journals(
+    tmp_path: Path, entry: Entry
+) -> None:
+    path = leave(tmp_path, entry)
+    path.rename(tmp_path / path.name.replace(f"{ID}-", ""))
+    assert list(save_leftovers(tmp_path, "", lambda entry: None).entries) == [entry]
 
 
 @pytest.fixture
@@ -113,7 +121,8 @@ def test_another_study_of_the_same_name_leaves_a_journal_alone(
     tmp_path: Path, entry: Entry
 ) -> None:
     path = leave(tmp_path, entry)
-    assert save_leftovers(tmp_path, "5e", pytest.fail) == Leftovers()
+    for other in ("5eed5eed5eed5ee0", ""):
+        assert save_leftovers(tmp_path, other, pytest.fail) == Leftovers()
     assert path.exists()
     assert saved(tmp_path) == [entry]
 

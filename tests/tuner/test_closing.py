@@ -21,8 +21,8 @@ from tuner.open_study import OpenStudy
 
 RECORD = TrialRecord(trial=0, replicate=0, num_envs=8, num_steps=16, num_minibatches=2,
                      num_epochs=1, status="success", final_score=0.5)  # fmt: skip
-NO_ID = "0"
-"""Of a study that has none stored."""
+NO_ID = ""
+"""Of a study that was begun before there were ids."""
 RECORD_PARAMS = ("num_envs", "num_steps", "num_minibatches", "num_epochs")
 
 

@@ -22,7 +22,8 @@ from tuner import warm_start
 from tuner.aggregate import objectives, summarise
 from tuner.comparability import differences
 from tuner.config import StudyConfig
-from tuner.errors import UsageError
+from tuner.errors import Refused, UsageError
+from tuner.lookup import refuse_other_settings
 from tuner.profile_sources import Source
 from tuner.report.reading import StudyReading
 from tuner.report.space_map import heat_map
@@ -106,10 +107,29 @@ def test_a_rate_that_has_no_place_is_refused(settings: dict[str, Any], words: st
         require_sound(load_config(None, {**SETTINGS, **settings}))
 
 
-@pytest.mark.parametrize("rates", ["1e-3,x", "1e-3,0", "1e-3,-1", "1e-3,inf", ",", "nan,1e-3"])
-def test_a_list_of_other_than_positive_numbers_is_refused(rates: str) -> None:
-    with pytest.raises(UsageError, match=r"^--learning-rate must be a number, or several above 0"):
+@pytest.mark.parametrize(
+    "rates", ["1e-3,x", "1e-3,0", "1e-3,-1", "1e-3,inf", ",", "nan,1e-3", "1.5,2"]
+)
+def test_a_list_of_other_than_small_positive_numbers_is_refused(rates: str) -> None:
+    with pytest.raises(UsageError, match=r"^--learning-rate must be a number, or several between"):
         load_config(None, {"learning_rate": rates})
+
+
+def test_a_resume_may_leave_out_the_rate_of_the_baseline_where_it_is_the_first() -> None:
+    def place(key: str) -> str:
+        return f"--{key}"
+
+    given = {"baseline": "16,16,2,2"}
+    refuse_other_settings(config(baseline="16,16,2,2,1e-3"), given, place)
+    with pytest.raises(Refused, match=r"--baseline must stay 16x16 mb2 ep2 lr0\.1 in this study"):
+        refuse_other_settings(config(baseline="16,16,2,2,0.1"), given, place)
+
+
+def test_a_measurement_trains_with_the_rate_of_its_config() -> None:
+    several = config()
+    for rate in RATES:
+        workload = several.workload_for(HardwareConfig(8, 16, 2, 2, rate))
+        assert workload.hyperparams["learning_rate"] == rate
 
 
 # --- the search
@@ -244,6 +264,13 @@ def test_a_front_of_one_rate_is_transferred_as_a_study_of_one() -> None:
     again = transfer_config(profile(settings, chosen, **measured), {})
     assert (again.learning_rate, again.only) == (3e-3, (chosen.shape,))
     assert again.baseline == HardwareConfig(8, 16, 2, 2)
+
+
+def test_a_study_of_one_rate_is_transferred_to_no_baseline_with_its_own() -> None:
+    single = config(learning_rate="1e-3", baseline="8,16,2,2")
+    chosen = HardwareConfig(16, 16, 2, 2)
+    with pytest.raises(UsageError, match="--baseline must be four numbers, as the study of"):
+        transfer_config(profile(single, chosen), {"baseline": "8,16,2,2,3e-4"})
 
 
 # --- a study

@@ -97,7 +97,12 @@ def test_a_config_is_read_from_text_a_list_and_a_mapping(value: object) -> None:
     assert parse.hardware(value) == HardwareConfig(2048, 128, 8, 4)
 
 
-@pytest.mark.parametrize("value", ["1,2,3", "1,2,3,4,5", "1,2,3,x", "1,2,0,4", {"num_envs": 8}, ""])
+LACKING = {"num_envs": 8, "num_steps": 8, "num_minibatches": 2, "learning_rate": 1}
+
+
+@pytest.mark.parametrize(
+    "value", ["1,2,3", "1,2,3,4,5", "1,2,3,x", "1,2,0,4", {"num_envs": 8}, LACKING, ""]
+)
 def test_a_config_without_four_positive_integers_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="num_envs,num_steps,num_minibatches,num_epochs"):
         parse.hardware(value)

@@ -26,11 +26,11 @@ def print_paragraph(
     """
     lines = textwrap.wrap(
         _AT_A_NUMBER.sub(_UNBROKEN, text),
-        console.width,
+        max(1, console.width),
         initial_indent=label,
         subsequent_indent=" " * (len(label) if indent is None else indent),
         break_long_words=False,
         break_on_hyphens=False,
     )
     told = "\n".join(lines).replace(_UNBROKEN, " ") or label
-    console.print(told, style=style, markup=False, soft_wrap=True)
+    console.print(told, style=style, markup=False, emoji=False, soft_wrap=True)

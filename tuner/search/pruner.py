@@ -4,7 +4,6 @@ Apart from the sampler because what is proposed and what is cut have nothing in 
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +78,10 @@ class LosslessPruner(optuna.pruners.BasePruner):
     count, and every busy one: for its quality a config may be chosen however slow it is.
     """
 
+    def __init__(self) -> None:
+        """Make the pruner of one study."""
+        self._read: dict[int, TrialRecord] = {}
+
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial that reported its speed and utilisation is out of reach."""
         facts = study_facts(study)
@@ -91,7 +94,7 @@ class LosslessPruner(optuna.pruners.BasePruner):
         if is_other_aim or not {"gpu", "quality"} <= set(references.components):
             return False
         fewest = max(FEWEST, facts.get("config", {}).get("min_feasible", 0))  # what is cut is none
-        bar = Bar.of(list(_records(study)), references, fewest=fewest)
+        bar = Bar.of(self._records(study), references, fewest=fewest)
         if bar is None:
             return False
         most = min(100.0, MARGIN * util)
@@ -101,12 +104,13 @@ class LosslessPruner(optuna.pruners.BasePruner):
         is_slow = best is not None and best < bar.score
         return is_slow and most < bar.util and most <= bar.busy_util
 
-
-def _records(study: optuna.Study) -> Iterator[TrialRecord]:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        stored: Any = trial.user_attrs.get(RECORD_ATTR)
-        if stored is not None:
-            yield record_from_dict(json.loads(stored))
+    def _records(self, study: optuna.Study) -> list[TrialRecord]:
+        """Return what the completed trials measured; each is read once, it is asked for often."""
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            stored: Any = trial.user_attrs.get(RECORD_ATTR)
+            if stored is not None and trial.number not in self._read:
+                self._read[trial.number] = record_from_dict(json.loads(stored))
+        return list(self._read.values())
 
 
 def _may_be_profile(record: TrialRecord) -> bool:

@@ -140,12 +140,9 @@ class HardwareSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if fixed.keys() >= search_space.keys():
             return {}
-        # A process that was killed while it suggested has queued a part of a config.
-        configs = {
-            config
-            for config in self._space.config_set()
-            if all(getattr(config, name) == value for name, value in fixed.items())
-        }
+        configs = self._space.config_set()
+        if fixed:  # a process that was killed while it suggested has queued a part of a config
+            configs = frozenset(c for c in configs if c.params().items() >= fixed.items())
         trials = study.get_trials(deepcopy=False)
         left = configs - _tried(trials)
         proposals = (c for c in self._proposed(study, trial, search_space) if c in left)
