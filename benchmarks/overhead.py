@@ -21,7 +21,7 @@ from storage.beats import BEAT_ATTR
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 TRIAL_S = 5.0
 WINDOW_S = 60.0
-JOINING_S = 240.0
+JOINING_S = 400.0
 """Longest that workers may take to begin their first trials."""
 _FOR_EVER = "1000000"
 
@@ -55,9 +55,9 @@ def measure_curve(
 def _measure(
     engine: sa.Engine, server: PostgresServer, size: int, window_s: float
 ) -> dict[str, Any]:
-    """Wait until all are at work, then count the trials that end in a window."""
+    """Wait until all have begun a trial, then count the trials that end in a window."""
     deadline = time.monotonic() + JOINING_S
-    while (joined := _num_at_work()) < size and time.monotonic() < deadline:
+    while (joined := len(_beats(engine))) < size and time.monotonic() < deadline:
         time.sleep(1.0)
     time.sleep(TRIAL_S)
     began_at = datetime.now(UTC).replace(tzinfo=None)  # as Optuna writes it
@@ -72,7 +72,7 @@ def _measure(
         "joined": joined,
         "window_s": seconds,
         "trials": int(used["trials"]),
-        "overhead": _overhead(engine, began_at),
+        "overhead": _overhead(engine, began_at, size=size, seconds=seconds),
         "worker_cpu_s": used["worker"] / trials,
         "children_cpu_s": used["children"] / trials,
         "database_cpu_s": used["database"] / trials,
@@ -83,39 +83,42 @@ def _measure(
     }
 
 
-def _overhead(engine: sa.Engine, since: datetime) -> float | None:
-    """Return the share of a trial's time that is not training: from one worker's end to its next.
+def _overhead(engine: sa.Engine, since: datetime, *, size: int, seconds: float) -> float:
+    """Return the share of the workers' time that is not training.
 
-    None where no worker ended two trials.
+    From one end of a worker's trials to its next; where not all have ended two, which are then the
+    quick ones, from how many trials ended.
     """
-    query = sa.text(
-        "SELECT value_json, datetime_complete FROM trials JOIN trial_system_attributes "
-        "USING (trial_id) WHERE key = :beat AND state = 'COMPLETE' AND datetime_complete > :since"
-    )
-    ends: dict[str, list[datetime]] = {}
-    with engine.connect() as connection:
-        for beat, ended in connection.execute(query, {"beat": BEAT_ATTR, "since": since}):
-            ends.setdefault(json.loads(beat)["worker"], []).append(ended)
+    ends = {
+        worker: sorted(end for end in own if end is not None and end > since)
+        for worker, own in _beats(engine).items()
+    }
+    if len(ends) < size or min(map(len, ends.values())) < 2:
+        return 1.0 - TRIAL_S * sum(map(len, ends.values())) / (size * seconds)
     steps = [
         (after - before).total_seconds()
         for own in ends.values()
-        for before, after in itertools.pairwise(sorted(own))
+        for before, after in itertools.pairwise(own)
     ]
-    return 1.0 - TRIAL_S / statistics.fmean(steps) if steps else None
+    return 1.0 - TRIAL_S / statistics.fmean(steps)
+
+
+def _beats(engine: sa.Engine) -> dict[str, list[datetime | None]]:
+    """Return when the trials of each worker ended, None of those that run."""
+    query = sa.text(
+        "SELECT value_json, datetime_complete FROM trials JOIN trial_system_attributes "
+        "USING (trial_id) WHERE key = :beat AND state IN ('RUNNING', 'COMPLETE')"
+    )
+    found: dict[str, list[datetime | None]] = {}
+    with engine.connect() as connection:
+        for beat, ended in connection.execute(query, {"beat": BEAT_ATTR}):
+            found.setdefault(json.loads(beat)["worker"], []).append(ended)
+    return found
 
 
 def _workers() -> list[psutil.Process]:
     everyone = psutil.Process().children(recursive=True)
     return [process for process in everyone if role_of(process) in ("leader", "worker")]
-
-
-def _num_at_work() -> int:
-    """Return how many workers have started a process of a trial."""
-    found = 0
-    for worker in _workers():
-        with suppress(psutil.Error):
-            found += any(role_of(child) == "trial" for child in worker.children())
-    return found
 
 
 def _counters(engine: sa.Engine, server: PostgresServer) -> dict[str, float]:
@@ -142,9 +145,8 @@ def _counters(engine: sa.Engine, server: PostgresServer) -> dict[str, float]:
 
 def _line(point: dict[str, Any]) -> str:
     costs = [point[f"{who}_cpu_s"] for who in ("worker", "children", "database")]
-    overhead = "-" if point["overhead"] is None else f"{point['overhead']:.1%}"
     return (
-        f"{point['workers']:>7}{overhead:>10}"
+        f"{point['workers']:>7}{point['overhead']:>10.1%}"
         f"{point['trials'] / point['window_s']:>10.2f}{'':>15}"
         f"{costs[0]:>7.2f}{costs[1]:>15.2f}{costs[2]:>10.2f}{point['cores_busy']:>13.2f}"
     )

@@ -170,12 +170,12 @@ def test_a_study_that_was_stopped_for_longer_than_the_time_out_blames_no_config(
     studies: Begin,
 ) -> None:
     # As when the machine is suspended: everything stands still and goes on together.
-    with studies("os.environ['STAND_IN_TRIAL_S'] = '4'\n" + TRAIN, timeout_s=10.0) as study:
+    with studies("os.environ['STAND_IN_TRIAL_S'] = '6'\n" + TRAIN, timeout_s=12.0) as study:
         study.wait_for("block")
         family = study.family()
         for process in family:
             process.suspend()
-        time.sleep(11)
+        time.sleep(13)
         for process in reversed(family):
             process.resume()
         told, _ = study.process.communicate(timeout=60)

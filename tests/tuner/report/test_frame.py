@@ -44,7 +44,7 @@ def test_a_frame_shows_the_search_the_trial_the_device_and_the_best(width: int) 
     assert re.match(r"█{12} 100 %, [\d,]+ env-steps/s$", row(shown, "env-steps"))
     assert re.match(r"[▁▂▃▄▅▆▇█]{2,32} \S+$", row(shown, "return"))
     assert row(shown, "util") == "██████████░░ 80 %"
-    assert re.match(r"[█░]{12} 0\.313 of \S+ GB, \S+ predicted", row(shown, "memory"))
+    assert re.match(r"[█░]{12} 0\.313 of \S+ GB, under 0\.001 predicted", row(shown, "memory"))
     assert row(shown, "best").startswith("0.612     0.50      150,000  128x64 mb4 ep4 1.50 ×")
     assert row(shown, "baseline") == "0.550     0.50      100,000  64x64 mb4 ep4"
     assert row(shown, "trial 2") == "0.550     0.50      100,000  192x64 mb4 ep4"
