@@ -111,6 +111,8 @@ def _beats(engine: sa.Engine) -> dict[str, list[datetime | None]]:
     )
     found: dict[str, list[datetime | None]] = {}
     with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("trial_system_attributes"):
+            return found  # the leader has not begun
         for beat, ended in connection.execute(query, {"beat": BEAT_ATTR}):
             found.setdefault(json.loads(beat)["worker"], []).append(ended)
     return found
