@@ -14,6 +14,8 @@ from tuner.aggregate import ConfigSummary
 QUALITY_FLOOR = 0.8
 """`max_gpu` keeps this share of the baseline's quality."""
 UTIL_TIE = 2.0
+MEMORY_TIE = 0.01
+"""Share of what the device has by which memory may differ and be as little."""
 BUSY_UTIL = 80.0
 BUSY_CONFIGS = 3
 BUSY_SHARE = 0.8
@@ -85,8 +87,9 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
     """Return the best composite; among those within ε the fastest, or the lightest as fast.
 
     Configs within ε that are slower than the fastest of them beyond doubt (intervals apart) are
-    out; the rest cannot be told apart, and the least memory wins. Under `--goal time-to-return` it
-    is the shortest time to the target, and of those within ε the least memory.
+    out; the rest cannot be told apart, and the least memory wins; of those that take as little, the
+    best score. Under `--goal time-to-return` it is the shortest time to the target, and of those
+    within ε the least memory.
     """
     best = max(candidate.objective for candidate in candidates)
     within = [c for c in candidates if c.objective >= best - rules.epsilon]
@@ -94,16 +97,19 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
         return _pick_soonest(within, rules)
     fastest = max(within, key=lambda c: (c.sps, -c.summary.trial))
     tied = [c for c in within if _may_be_as_fast(c, fastest)]
-    winner = min(tied, key=lambda c: (_memory(c, tied), -c.final_score, c.summary.trial))
+    light = _lightest(tied)
+    winner = max(light, key=lambda c: (c.final_score, -c.summary.trial))
     if len(within) == 1:
         rule = "best composite score"
     elif len(tied) == 1:
         rule = f"fastest of {len(within)} configs within ε = {rules.epsilon:.3f} of the best score"
     else:
-        merit = "least memory" if math.isfinite(_memory(winner, tied)) else "best score"
+        is_lighter = len(light) < len(tied)
+        is_known = math.isfinite(_memory(winner, tied))
         rule = (
-            f"{merit} of {len(tied)} configs within ε = {rules.epsilon:.3f} of the best "
-            "score whose throughput cannot be told apart"
+            f"{'least memory' if is_lighter else 'best score'} of {len(tied)} configs within ε = "
+            f"{rules.epsilon:.3f} of the best score whose throughput"
+            f"{' and memory' if is_known and not is_lighter else ''} cannot be told apart"
         )
     return Pick(winner, rule)
 
@@ -111,11 +117,12 @@ def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
 def _pick_soonest(within: Sequence[Candidate], rules: Rules) -> Pick:
     """Return the lightest of the configs whose time to the target return cannot be told apart."""
     tied = [c for c in within if c.summary.seconds_to_target is not None] or within
-    winner = min(tied, key=lambda c: (_memory(c, tied), -c.objective, c.summary.trial))
+    light = _lightest(tied)
+    winner = max(light, key=lambda c: (c.objective, -c.summary.trial))
     is_reached = winner.summary.seconds_to_target is not None
     rule = "shortest time to" if is_reached else "best progress towards"
     rule += " the target return"
-    if len(tied) > 1:
+    if len(light) < len(tied):
         rule = f"least memory of {len(tied)} configs within ε = {rules.epsilon:.3f} of the {rule}"
     notes = () if is_reached else ("fallback: no config reached the target return in time",)
     return Pick(winner, rule, is_reached, notes)
@@ -184,6 +191,14 @@ def _may_be_as_fast(one: Candidate, fastest: Candidate) -> bool:
     if one is fastest or interval is None or other is None:
         return True
     return interval[0] <= other[1] and other[0] <= interval[1]
+
+
+def _lightest(tied: Sequence[Candidate]) -> list[Candidate]:
+    """Return those that take the least memory, give or take what does not matter on the device."""
+    memory = [_memory(candidate, tied) for candidate in tied]
+    limits = [limit for c in tied if (limit := c.summary.memory_limit_gb) is not None]
+    most = min(memory) + MEMORY_TIE * max(limits, default=0.0)
+    return [candidate for candidate, gb in zip(tied, memory, strict=True) if gb <= most]
 
 
 def _memory(candidate: Candidate, rivals: Sequence[Candidate]) -> float:

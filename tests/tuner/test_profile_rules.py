@@ -1,6 +1,7 @@
 """Ties, constraints and fallbacks of the three rules, through `choose`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from storage.records import TrialRecord
@@ -73,6 +74,18 @@ def test_balanced_tied_scores_and_overlapping_speeds_go_to_less_memory() -> None
     choice = chosen(records)["balanced"]
     assert choice.summary.trial == 2
     assert choice.reason.startswith("least memory of 2 configs within ε = 0.020 of the best score")
+
+
+def test_memory_decides_no_tie_where_the_device_has_plenty() -> None:
+    # 1 % of 80 GB is 0.8 GB: 4.0 and 3.5 GB are as little, 3.0 GB would be less.
+    heavy = point(1, 70.0, 0.6, 200e3, 0.80, peak_memory_gb=4.0, memory_limit_gb=80.0)
+    light = point(2, 70.5, 0.6, 198e3, 0.79, peak_memory_gb=3.5, memory_limit_gb=80.0)
+    choice = chosen([BASELINE, heavy, light])["balanced"]
+    assert choice.summary.trial == 1
+    assert choice.reason.startswith("best score of 2 configs within ε = 0.020 of the best score")
+    assert "whose throughput and memory cannot be told apart" in choice.reason
+    lighter = replace(light, peak_memory_gb=3.0)
+    assert chosen([BASELINE, heavy, lighter])["balanced"].summary.trial == 2
 
 
 def test_balanced_tied_scores_and_separate_speeds_go_to_the_faster() -> None:
