@@ -62,7 +62,8 @@ def test_where_memory_decides_less_memory_wins() -> None:
     light = scored(1, 50.0, 0.5, 100e3, peak_memory_gb=1.0)
     contest = contest_of(heavy, light, epsilon=0.01)
     assert choose(contest)["balanced"].summary.trial == 1
-    assert needed(contest, "balanced")["peak_memory_gb"] == pytest.approx(1.0, abs=1e-5)
+    # Of 8 GB, 0.08 is no difference; between equals the baseline, the first trial, wins.
+    assert needed(contest, "balanced")["peak_memory_gb"] == pytest.approx(1.08, abs=1e-5)
 
 
 def test_alone_on_the_front_nothing_would_change() -> None:
