@@ -63,6 +63,7 @@ def _measure(
     began_at = datetime.now(UTC).replace(tzinfo=None)  # as Optuna writes it
     before, began, busy = _counters(engine, server), time.monotonic(), psutil.cpu_times()
     time.sleep(window_s)
+    ended_at = datetime.now(UTC).replace(tzinfo=None)
     after, seconds, now = _counters(engine, server), time.monotonic() - began, psutil.cpu_times()
     used = {name: after[name] - before[name] for name in after}
     trials = max(1.0, used["trials"])
@@ -72,7 +73,7 @@ def _measure(
         "joined": joined,
         "window_s": seconds,
         "trials": int(used["trials"]),
-        "overhead": _overhead(engine, began_at, size=size, seconds=seconds),
+        "overhead": _overhead(engine, began_at, ended_at, size=size),
         "worker_cpu_s": used["worker"] / trials,
         "children_cpu_s": used["children"] / trials,
         "database_cpu_s": used["database"] / trials,
@@ -83,17 +84,18 @@ def _measure(
     }
 
 
-def _overhead(engine: sa.Engine, since: datetime, *, size: int, seconds: float) -> float:
+def _overhead(engine: sa.Engine, since: datetime, until: datetime, *, size: int) -> float:
     """Return the share of the workers' time that is not training.
 
     From one end of a worker's trials to its next; where not all have ended two, which are then the
     quick ones, from how many trials ended.
     """
     ends = {
-        worker: sorted(end for end in own if end is not None and end > since)
+        worker: sorted(end for end in own if end is not None and since < end <= until)
         for worker, own in _beats(engine).items()
     }
     if len(ends) < size or min(map(len, ends.values())) < 2:
+        seconds = (until - since).total_seconds()
         return 1.0 - TRIAL_S * sum(map(len, ends.values())) / (size * seconds)
     steps = [
         (after - before).total_seconds()

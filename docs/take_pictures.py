@@ -11,6 +11,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from tests.browser import DESKTOP, Browser, open_browser
+from tests.browser import DESKTOP, PROGRAMS, Browser, open_browser
 from tests.screen import Screen
 from tests.tuner.studies import wait_for_line
 
@@ -116,6 +117,9 @@ def dashboard() -> Iterator[str]:
 
 def main() -> None:
     """Take all pictures."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        raise SystemExit(f"pictures need {' and '.join(PROGRAMS)} on PATH, but got none of "
+                         f"{', '.join(missing)}; install them")  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         output = run_study(folder, sys.argv[1:])

@@ -171,13 +171,16 @@ def is_journal_of(path: Path, study_id: str, host: str, pid: int) -> bool:
 
 
 def _prefix(study_id: str, host: str, pid: int) -> str:
-    own = f"{study_id}-" if study_id else ""
-    return f"journal-{own}{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
+    return f"{_start(study_id)}{''.join(c if c.isalnum() else '-' for c in host)}-{pid}-"
+
+
+def _start(study_id: str) -> str:
+    return f"journal-{study_id}-" if study_id else "journal-"
 
 
 def _journals(folder: Path, study_id: str) -> list[Path]:
     """Return the journals of a study; of one begun before there were ids, those without."""
-    paths = sorted(folder.glob(f"journal-{study_id and study_id + '-'}*.jsonl"))
+    paths = sorted(folder.glob(f"{_start(study_id)}*.jsonl"))
     return paths if study_id else [path for path in paths if not _HAS_ID.match(path.name)]
 
 

@@ -5,7 +5,7 @@ own folder needs none: a lock in that folder says the same.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -49,19 +49,19 @@ def only_leader(
     held: list[sa.Connection] = []
 
     def take() -> None:
-        with faults_of(url):
-            connection = engine.connect()
-            for name, value in _KEEPALIVES.items():
-                connection.execute(sa.text(f"SET {name} = {value}"))
-            is_ours = connection.execute(_ASK, {"study": study}).scalar()
-        if is_ours:
-            held.append(connection)  # held[-1] leads, and no connection that does not
-        else:
-            connection.close()
-            raise AlreadyLed(
-                f"a study must have one leader at a time, but {study!r} has one on another "
-                f"machine; wait for it, stop it, or join it with `tuner worker {study}`"
-            )
+        with ExitStack() as unless_ours:
+            with faults_of(url):
+                connection = unless_ours.enter_context(engine.connect())
+                for name, value in _KEEPALIVES.items():
+                    connection.execute(sa.text(f"SET {name} = {value}"))
+                is_ours = connection.execute(_ASK, {"study": study}).scalar()
+            if not is_ours:
+                raise AlreadyLed(
+                    f"a study must have one leader at a time, but {study!r} has one on another "
+                    f"machine; wait for it, stop it, or join it with `tuner worker {study}`"
+                )
+            unless_ours.pop_all()
+        held.append(connection)  # held[-1] leads, and no connection that does not
 
     def make_sure() -> None:
         try:

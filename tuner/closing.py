@@ -25,8 +25,8 @@ from tuner.objective import RETRY_ATTR, value_of
 from tuner.open_study import OpenStudy
 from tuner.outcome import Crashed, Interrupted
 from tuner.references import References
-from tuner.search.sampler import config_of
 from tuner.session import Session
+from tuner.space import config_of
 
 CUT_OFF = "its process was killed while it ran"
 MOST_RETRIES = 1

@@ -33,8 +33,8 @@ from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
 from tuner.protocol import Event
 from tuner.search.pruner import SO_FAR_ATTR, LosslessPruner
-from tuner.search.sampler import config_of
 from tuner.session import Session
+from tuner.space import config_of
 from tuner.stopping import finalists_reserve_s
 
 MILESTONES = (0.25, 0.5, 0.75)
@@ -188,7 +188,7 @@ class Milestones:
         while self._left and self._points[-1][0] >= self._left[0]:
             milestone = self._left.pop(0)
             self._unreported[milestone] = interpolate(self._points, milestone)
-            if self._is_asked and self._is_lagging():
+            if self._is_asked and self._is_cut():
                 return Pruned(f"pruned at {milestone:,} env-steps: {self._why()}")
         return None
 
@@ -213,7 +213,7 @@ class Milestones:
             self._trial.report(value, step=milestone)
             del self._unreported[milestone]
 
-    def _is_lagging(self) -> bool:
+    def _is_cut(self) -> bool:
         """Ask the pruner; not again in this trial once the database has not answered."""
         at_once = nullcontext() if self._patience is None else self._patience.without_waiting()
         try:

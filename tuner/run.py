@@ -30,8 +30,9 @@ from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.references import References
-from tuner.search.sampler import config_of, distributions
+from tuner.search.sampler import distributions
 from tuner.session import Session
+from tuner.space import config_of
 from tuner.trials import INTERRUPTED, close_search, reason_now, search, wait_for_others
 
 FEASIBLE = (Completed.status, Pruned.status)

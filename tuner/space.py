@@ -5,7 +5,7 @@ resume) while the sampler is only one way through it.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -61,6 +61,14 @@ class HardwareConfig:
         rate = "" if self.learning_rate is None else f" lr{self.learning_rate:g}"
         numbers = f"{self.num_envs}x{self.num_steps} mb{self.num_minibatches} ep{self.num_epochs}"
         return numbers + rate
+
+
+def config_of(params: Mapping[str, Any]) -> HardwareConfig | None:
+    """Return the config in a trial's parameters, or None if it has none."""
+    if any(name not in params for name in DIMENSIONS):
+        return None
+    numbers = {name: int(params[name]) for name in DIMENSIONS}
+    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
 
 
 def in_order(configs: Iterable[HardwareConfig]) -> tuple[HardwareConfig, ...]:

@@ -13,8 +13,7 @@ import optuna
 
 from storage.profile import Profile
 from tuner.bench import Say
-from tuner.search.sampler import config_of
-from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace
+from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace, config_of
 
 FACT = "warm_start"
 """The fact that holds a study's configs to begin with: the files may be gone when it goes on."""

@@ -19,7 +19,8 @@ from tuner.finalists import choose_from
 from tuner.report.html import write_html
 from tuner.report.overview import status_document
 from tuner.report.publish import show_in_dashboard
-from tuner.search.sampler import config_of, make_sampler, num_untried, untried
+from tuner.search.sampler import make_sampler, num_untried, untried
+from tuner.space import config_of
 
 NUM_TRIALS = 1_000
 STATUS_CPU_S = 2.0

@@ -27,11 +27,11 @@ from tuner.lookup import refuse_other_settings
 from tuner.profile_sources import Source
 from tuner.report.reading import StudyReading
 from tuner.report.space_map import heat_map
-from tuner.search.sampler import config_of as config_of_params
 from tuner.search.sampler import make_sampler, untried
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.settings import load_config
 from tuner.space import HardwareConfig, SearchSpace
+from tuner.space import config_of as config_of_params
 from tuner.transfer import transfer_config
 from tuner.workload import is_of, require_sound, workload_facts
 

@@ -11,7 +11,7 @@ from optuna.trial import create_trial
 
 from storage.studies import close_storage, load_study, open_storage
 from tests.tuner.studies import SMALL, SPACE, WORKLOAD, Studies, config_of, is_infeasible, states
-from tuner.search.sampler import config_of as config_of_params
+from tuner.space import config_of as config_of_params
 
 OUTSIDE = ("--baseline", "32,16,2,2")
 

@@ -11,8 +11,8 @@ from storage.database import sqlite_url
 from storage.heartbeat import Heartbeat
 from storage.recovery import close_trial
 from storage.studies import close_storage, create_study, load_study, open_storage
-from tuner.search.sampler import config_of, make_sampler
-from tuner.space import SearchSpace
+from tuner.search.sampler import make_sampler
+from tuner.space import SearchSpace, config_of
 from tuner.trials import run_one
 
 SPACE = SearchSpace((8, 16, 32), (8, 16), (2, 4), (1, 2))

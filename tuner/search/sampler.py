@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.heartbeat import is_dead_here
 from tuner.errors import UsageError
-from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, SearchSpace
+from tuner.space import HardwareConfig, SearchSpace, config_of
 
 REDRAWS = 32
 """Proposals of the inner sampler that may be known or invalid before one is drawn uniformly."""
@@ -69,14 +69,6 @@ def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSample
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """Return the categorical distribution of each dimension."""
     return {name: CategoricalDistribution(c) for name, c in space.choices().items()}
-
-
-def config_of(params: dict[str, Any]) -> HardwareConfig | None:
-    """Return the config in a trial's parameters, or None if it has none."""
-    if any(name not in params for name in DIMENSIONS):
-        return None
-    numbers = {name: int(params[name]) for name in DIMENSIONS}
-    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
 
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.model import Array, SpeedModel, expected_improvement
 from tuner.search.surrogate import Scale, Surrogate
-from tuner.space import DIMENSIONS, LEARNING_RATE, HardwareConfig, SearchSpace
+from tuner.space import HardwareConfig, SearchSpace, config_of
 
 STARTUP = 5
 """Trials that are spread over the space before a model is asked, the baseline among them."""
@@ -100,14 +100,18 @@ class StructuredSampler(BaseSampler):
 
 
 def _has_config(trial: FrozenTrial) -> bool:
-    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    return all(name in params for name in DIMENSIONS)
+    return config_of(_params(trial)) is not None
 
 
 def _config(trial: FrozenTrial) -> HardwareConfig:
-    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    numbers = {name: int(params[name]) for name in DIMENSIONS}
-    return HardwareConfig(**numbers, learning_rate=params.get(LEARNING_RATE))
+    config = config_of(_params(trial))
+    if config is None:
+        raise ValueError(f"a known trial must have a config, but {trial.number} has none")
+    return config
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -1,7 +1,7 @@
 """What the lossless pruner cuts, from bars that can be read off; replays are in `test_replay`."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -86,8 +86,3 @@ def test_a_trial_is_cut_where_no_profile_could_choose_it(
 def test_nothing_is_cut_where_the_bar_is_not_known(changes: dict[str, Any]) -> None:
     assert is_cut(**SLOW)
     assert not is_cut(**SLOW, **changes)
-
-
-def test_references_are_stored_as_a_study_has_them() -> None:
-    assert References.from_json(REFERENCES.as_json()) == REFERENCES
-    assert asdict(REFERENCES)["epsilon"] == 0.01

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from storage.recovery import CONSTRAINT, queue_again
 from tuner.search.pruner import make_pruner
-from tuner.search.sampler import config_of, distributions, make_sampler, untried
-from tuner.space import HardwareConfig, SearchSpace
+from tuner.search.sampler import distributions, make_sampler, untried
+from tuner.space import HardwareConfig, SearchSpace, config_of
 
 SPACE = SearchSpace((2, 3, 4, 6), (4, 8, 16), (2, 3, 5), (1, 2))
 NUM_VALID = 36
