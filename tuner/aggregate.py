@@ -110,7 +110,7 @@ def summarise(
     if with_intervals:
         spread = observed_spread(by_config.values(), with_disturbed=is_noisy(ordered))
         summaries = [
-            replace(summary, sps_ci95=_interval(_counted(by_config[summary.config]), spread))
+            replace(summary, sps_ci95=_interval(that_count(by_config[summary.config]), spread))
             for summary in summaries
         ]
     return sorted(summaries, key=lambda summary: summary.trial)
@@ -124,7 +124,7 @@ def objectives(records: Iterable[TrialRecord]) -> dict[tuple[float | None, ...],
     by_config: dict[tuple[float | None, ...], list[TrialRecord]] = {}
     for record in records:
         by_config.setdefault(NUMBERS(record), []).append(record)
-    return {config: _objective(_counted(group)) for config, group in by_config.items()}
+    return {config: _objective(that_count(group)) for config, group in by_config.items()}
 
 
 def hardware_of(record: TrialRecord) -> HardwareConfig:
@@ -212,7 +212,7 @@ def _interval(
     return max(0.0, min(low, sps - half_width)), max(high, sps + half_width)
 
 
-def _counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+def that_count(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the measurements of a config that count: the clean successes, else all successes."""
     successes = [record for record in records if record.status == "success"]
     return [record for record in successes if not record.contaminated] or successes
@@ -220,7 +220,7 @@ def _counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) -> ConfigSummary:
     """Summarise one config, but for its interval."""
-    counted = _counted(records)
+    counted = that_count(records)
     failures = [record for record in records if record.status in INFEASIBLE_STATUSES]
     acceptable = _is_acceptable(counted, failures)
     reason = _why_ineligible(counted, failures, acceptable)

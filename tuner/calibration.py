@@ -17,11 +17,12 @@ from tuner.measurement import Measurement, last_quarter, seconds_to
 from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
 from tuner.protocol import FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
-from tuner.references import References, assess, judge
+from tuner.references import References, diagnose, judge
 from tuner.score import Weights, epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
 from tuner.throughput import MIN_REPLICATES, run_spread
+from tuner.workload import refuse_other_environment
 
 RANDOM_SEEDS = (0, 1, 2)
 BUDGET_BATCHES = 8
@@ -66,20 +67,24 @@ class Chance:
 
 
 def measure_chance(session: Session) -> Chance:
-    """Measure the uniformly random policy over three seeds.
+    """Measure the uniformly random policy over three seeds, unless the study's scale is kept.
 
     Raises:
         UsageError: no episode of the environment ends within its own limit.
+        Refused: learning is kept, of an environment that told otherwise of itself.
     """
     workload = session.config.workload()
     cache = str(session.config.compilation_cache().resolve())
-    answer = session.bench.ask(
-        RandomRequest(workload=workload, seeds=RANDOM_SEEDS, cache_dir=cache)
-    ).data
+    kept = session.kept
+    seeds = RANDOM_SEEDS if kept is None else ()
+    answer = session.bench.ask(RandomRequest(workload=workload, seeds=seeds, cache_dir=cache)).data
     for note in answer["notes"]:
         session.say(f"  {note}")
+    if kept is not None:
+        refuse_other_environment(kept.environment, answer)
+        return _chance(kept.references, answer)
     returns = [value for value in answer["returns"] if value is not None]
-    if len(returns) < len(RANDOM_SEEDS):
+    if len(returns) < len(seeds):
         raise UsageError(
             f"--env must be an environment whose episodes end, but got {workload.env}, none of "
             "whose episodes ended under random actions"
@@ -90,6 +95,10 @@ def measure_chance(session: Session) -> Chance:
         best_return=answer["best_return"],
         max_entropy=_max_entropy(answer),
     )
+    return _chance(quality, answer)
+
+
+def _chance(quality: QualityReferences, answer: Mapping[str, Any]) -> Chance:
     return Chance(
         quality,
         answer["per_step_return"],
@@ -132,6 +141,11 @@ def measure_baseline(
     """
     may_double = session.config.env_steps is None and chance.quality.best_return is None
     baseline = _baseline_that_fits(session)
+    if session.kept is not None and session.kept.learning_of(baseline) is None:
+        raise UsageError(
+            f"the baseline must be one whose learning is kept, but only {baseline} fits in memory "
+            "here; add --learning measured"
+        )
     # What the learning rate is scaled from is what is measured, not what was wished.
     session.config = session.config.model_copy(update={"baseline": baseline})
     for doubling in range(MAX_DOUBLINGS + 1):
@@ -275,7 +289,7 @@ def _references(
     measurements: Sequence[Measurement],
     env_steps: int,
 ) -> References:
-    verdicts = [assess(m, quality).get_diagnostics() for m in measurements]
+    verdicts = [diagnose(m, quality) for m in measurements]
     for verdict in verdicts:
         if verdict["diagnosis"] == "diverged":
             raise UsageError(
@@ -300,7 +314,8 @@ def _references(
         sps=statistics.fmean(rates),
         spread=run_spread([m.throughput for m in spreading if m.throughput is not None]),
         epsilon=None,
-        target_return=_target_return(chance, measurements),
+        # Seconds to a return are those of a training, and none was made where learning is kept.
+        target_return=_target_return(chance, measurements) if session.kept is None else None,
         env_steps=env_steps,
     )
     if session.config.goal == TIME_TO_RETURN:

@@ -23,6 +23,7 @@ from tuner.config import PlaceSettings
 from tuner.contamination import is_noisy
 from tuner.drift import BASELINE_DOF, promised_spread
 from tuner.errors import TunerError, UsageError
+from tuner.kept_learning import is_copy, is_same_learning
 from tuner.lookup import require_name
 from tuner.profile_sources import Source, resolve
 from tuner.space import HardwareConfig
@@ -218,6 +219,8 @@ def _against(first: Source, own: Errors, other: Source, errors: Errors) -> Again
             else Contrast(verdict="unknown", reason="not measured")
         )
     quality = _not_comparable(found.quality_reason)
+    if quality is None and is_same_learning(a, b):
+        quality = Contrast(verdict="same", reason="it was kept: they rest on the same trainings")
     if quality is None:
         quality = (
             difference_of(b.quality_score, errors.quality, a.quality_score, own.quality)
@@ -288,7 +291,10 @@ def _groups(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
 
 def _quality_spread(groups: Iterable[Sequence[TrialRecord]]) -> tuple[float, int] | None:
     """Return the standard deviation of one quality over seeds, pooled, and degrees of freedom."""
-    scores = [[r.quality_score for r in group if r.quality_score is not None] for group in groups]
+    scores = [
+        [r.quality_score for r in group if r.quality_score is not None and not is_copy(r)]
+        for group in groups
+    ]
     repeated = [group for group in scores if len(group) >= 2]
     dof = sum(len(group) - 1 for group in repeated)
     if dof == 0:

@@ -15,9 +15,11 @@ from storage.profile import from_mapping
 from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
-from tuner.aggregate import NUMBERS, ConfigSummary, hardware_of, summarise
+from tuner.aggregate import NUMBERS, ConfigSummary, hardware_of, summarise, that_count
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import ExportRefused
 from tuner.goal import objective_of
+from tuner.kept_learning import MEASURED_KEY, is_copy, learnings
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
 from tuner.profiles import (
@@ -33,8 +35,9 @@ from tuner.profiles import (
 from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
+from tuner.space import HardwareConfig
 from tuner.stopping import expected_trial_s
-from tuner.workload import data_facts, refuse_other_data, workload_facts
+from tuner.workload import workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
 ENOUGH_REPLICATES = 2
@@ -80,10 +83,10 @@ def contest_of(
 
 
 def tie_width(records: Sequence[TrialRecord]) -> float | None:
-    """Return ε from all replicated configs of a study."""
+    """Return ε from the configs of a study that were measured, and trained, more than once."""
     scores: dict[tuple[float | None, ...], list[float]] = {}
     for r in records:
-        if (score := objective_of(r)) is not None and not r.contaminated:
+        if (score := objective_of(r)) is not None and not r.contaminated and not is_copy(r):
             scores.setdefault(NUMBERS(r), []).append(score)
     return epsilon(scores.values())
 
@@ -217,10 +220,27 @@ def _origin(session: Session, contest: Contest) -> dict[str, Any]:
         "weights": list(references.weights.as_dict().values()),
         "baseline": list(baseline.params().values()),
         "front": [list(c.summary.config.params().values()) for c in contest.front],
+        MEASURED_KEY: _learnings(session, contest),
         **(
             {LEARNING_RATES: list(rates)} if len(rates := session.config.learning_rates) > 1 else {}
         ),
     }
+
+
+def _learnings(session: Session, contest: Contest) -> list[Any]:
+    """Return what the baseline and the front learned, as it goes into a profile."""
+    records, study = session.records(), session.study.study_name
+    if session.kept is not None:
+        return [learning.model_dump(mode="json") for learning in session.kept.configs]
+    wanted = {c.summary.config for c in contest.front} | {session.config.baseline}
+    groups: dict[HardwareConfig, list[TrialRecord]] = {}
+    for record in records:
+        if (config := hardware_of(record)) in wanted:
+            groups.setdefault(config, []).append(record)
+    return learnings(
+        {config: that_count(group) for config, group in groups.items()},
+        lambda record: session.table.curve(study, record.trial, record.replicate),
+    )
 
 
 def _context(session: Session, choice: Choice, contest: Contest) -> ProfileContext:

@@ -40,8 +40,20 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """How an earlier training was judged, which counts in place of an evaluation, and whence."""
+
+    quality_score: float | None
+    acceptable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """One trial as it was measured; `record` has no scores yet."""
+    """One trial as it was measured; `record` has no scores yet.
+
+    `kept` is set where the trial was timed only.
+    """
 
     record: TrialRecord
     curve: tuple[CurvePoint, ...]
@@ -49,6 +61,7 @@ class Measurement:
     throughput: Throughput | None
     evaluation: Evaluation | None
     outcome: Outcome
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)

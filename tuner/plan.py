@@ -22,6 +22,7 @@ from tuner.compiling import (
     package_versions,
 )
 from tuner.config import StudyConfig
+from tuner.data_files import data_facts
 from tuner.devices.base import SharedDevice
 from tuner.devices.cpu import memory_available_bytes
 from tuner.devices.detect import open_device
@@ -33,7 +34,6 @@ from tuner.protocol import ProbeRequest, TargetRequest
 from tuner.space import HardwareConfig
 from tuner.targets.table import Target
 from tuner.targets.toolchain import PLUGINS, find_toolchain
-from tuner.workload import data_facts
 
 QUIET = {"JAX_PLATFORMS": "cpu"}
 NO_POOL = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

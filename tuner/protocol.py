@@ -70,7 +70,9 @@ class TrainRequest:
     """One trial: what to train, on how many env-steps, and how much memory it may take.
 
     With `until_return` it trains past or short of the env-steps: until a block returns so much on
-    average, or `training_s` seconds have passed since the request was read.
+    average, or `training_s` seconds have passed since the request was read. With `is_timed_only` it
+    runs no longer than its throughput takes to be known, learns nothing that counts and is not
+    evaluated.
 
     `memory_limit_bytes` lowers the gate below what the device itself gives; `reserve_bytes` is
     left free for others. With `probe` the device's reach is measured right after the window.
@@ -84,6 +86,7 @@ class TrainRequest:
     cache_dir: str
     until_return: float | None = None
     training_s: float | None = None
+    is_timed_only: bool = False
     memory_limit_bytes: int | None = None
     reserve_bytes: int = 0
     probe: bool = False

@@ -86,6 +86,21 @@ def assess_training(
     return validator
 
 
+def diagnose(measurement: Measurement, quality: QualityReferences) -> dict[str, Any]:
+    """Return `diagnosis`, `reason`, `acceptable` and `quality_score` of a measurement.
+
+    What is kept of an earlier training was judged then, and is not judged again.
+    """
+    if measurement.kept is None:
+        return assess(measurement, quality).get_diagnostics()
+    return {
+        "diagnosis": "learning",
+        "reason": measurement.kept.reason,
+        "acceptable": measurement.kept.acceptable,
+        "quality_score": measurement.kept.quality_score,
+    }
+
+
 def judge(measurement: Measurement, references: References) -> TrialRecord:
     """Return the measurement's record with interval, quality and scores.
 
@@ -103,7 +118,7 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
         return replace(record, quality_acceptable=False)
     if record.status != "success":
         return record
-    diagnostics = assess(measurement, references.quality).get_diagnostics()
+    diagnostics = diagnose(measurement, references.quality)
     if diagnostics["diagnosis"] == "diverged":
         return replace(
             record, status="diverged", reason=diagnostics["reason"], quality_acceptable=False

@@ -20,7 +20,9 @@ from tuner.aggregate import hardware_of
 from tuner.bench import Bench, Order
 from tuner.config import GROUP_MARK
 from tuner.contamination import Repeats
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.goal import TIME_TO_RETURN, TRAINING_SHARE
+from tuner.kept_learning import KeptLearning
 from tuner.measurement import Measurement
 from tuner.observer import Kept
 from tuner.open_study import OpenStudy
@@ -28,7 +30,6 @@ from tuner.outcome import Outcome
 from tuner.protocol import Event, TrainRequest
 from tuner.references import judge
 from tuner.space import HardwareConfig
-from tuner.workload import data_facts, refuse_other_data
 
 CSV_NAME = "trials.csv"
 LEADER = "leader"
@@ -42,6 +43,8 @@ OnBlock = Callable[[Event], Outcome | None]
 class Session(OpenStudy):
     """One command's hold on a study; `worker` is the name under which it measures.
 
+    With `kept`, what configs learned in an earlier study, measurements are timed only.
+
     The leader, one process at a time, holds the study's lock and alone writes its trials.csv.
     """
 
@@ -51,10 +54,12 @@ class Session(OpenStudy):
     patience: Patience | None = None
     worker: str = LEADER
     make_sure_of_lead: Callable[[], None] = lambda: None
+    kept: KeptLearning | None = field(default=None, init=False)
     _in_csv: dict[tuple[int, int], str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         OpenStudy.__post_init__(self)  # `super` does not reach it in a class with slots
+        self.kept = KeptLearning.of(study_facts(self.study))
         if self.patience is not None:
             self.patience.waiting = self.journal.describe
             self.patience.on_pause = self.journal.write
@@ -126,6 +131,7 @@ class Session(OpenStudy):
             cache_dir=str(self.config.compilation_cache().resolve()),
             until_return=target_return if is_timed else None,
             training_s=TRAINING_SHARE * self.config.timeout if is_timed else None,
+            is_timed_only=self.kept is not None,
             memory_limit_bytes=self.config.memory_limit,
             reserve_bytes=self.config.reserve,
             probe=probe and self.config.probe,
@@ -162,7 +168,8 @@ class Session(OpenStudy):
         give_up_at = None
         if left_s is not None and reserve_s is not None:
             give_up_at = time.monotonic() + left_s - reserve_s
-        return self.bench.measure(order, on_block=on_block, give_up_at=give_up_at)
+        measurement = self.bench.measure(order, on_block=on_block, give_up_at=give_up_at)
+        return measurement if self.kept is None else self.kept.put_to(measurement, config)
 
     def repeat_if_disturbed(
         self, record: TrialRecord, *, reserve_s: float | None

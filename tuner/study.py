@@ -36,6 +36,7 @@ from tuner import warm_start
 from tuner.bench import Say
 from tuner.config import GROUP_MARK, StopSettings, StudyConfig
 from tuner.crew import crew_beside
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
 from tuner.fingerprint import fingerprint, refuse_other_code
@@ -58,7 +59,6 @@ from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.pruner import make_pruner
 from tuner.search.sampler import make_sampler
-from tuner.workload import data_facts, refuse_other_data
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 

@@ -15,13 +15,13 @@ from envs.names import is_factory
 from storage.profile import Profile
 from storage.profile_files import read
 from tuner.config import MarketSettings, StudyConfig, WorkloadSettings, flag
+from tuner.data_files import data_facts
 from tuner.errors import Refused, UsageError
 from tuner.settings import load_config
 from tuner.space import HardwareConfig
 from tuner.training_files import FACTS_FILE, LOCK_FILE, LOGS_FOLDER
 from tuner.training_settings import TrainingSettings, training_settings
 from tuner.workload import (
-    data_facts,
     edited_rate,
     hardware_config,
     market_settings,

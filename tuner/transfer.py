@@ -1,16 +1,19 @@
 """The front of a study, measured anew on this machine: a new study of these configs alone.
 
 Apart from `start` because nothing is chosen here: workload, budget, baseline and configs are a
-profile's, and so one small file is all that must travel. Everything is measured here, learning
-too: on another device a config may train otherwise, and what was measured elsewhere would be
-passed off as this machine's.
+profile's, and so one small file is all that must travel. Speed, utilisation and memory are measured
+here. What the configs learned is kept where the profile holds it, for it is the algorithm's and not
+the device's, and everything that is kept says so.
 """
 
 import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from storage.profile import Profile
 from tuner.address import complete
@@ -18,9 +21,12 @@ from tuner.bench import Say
 from tuner.comparability import figure
 from tuner.config import GROUP_MARK, StudyConfig
 from tuner.errors import UsageError
+from tuner.goal import TIME_TO_RETURN
+from tuner.kept_learning import FACT, MEASURED_KEY, KeptLearning
 from tuner.observer import NOBODY, Observer
 from tuner.profile_sources import Source
 from tuner.profiles import TRANSFERRED_FROM
+from tuner.references import stored_references
 from tuner.run import Ending
 from tuner.settings import load_config
 from tuner.space import DIMENSIONS, HardwareConfig, in_order
@@ -90,10 +96,20 @@ def transfer(
     name: str | None,
     flags: Mapping[str, object],
     *,
+    learning: Literal["kept", "measured"] | None = None,
     say: Say,
     observer: Observer = NOBODY,
 ) -> tuple[str, StudyConfig, Ending]:
     """Measure the front of a profile's study on this machine, as a study, to its end.
+
+    Args:
+        source: of any machine.
+        name: of the new study, None for that of the old one with `SUFFIX`.
+        flags: as for `transfer_config`.
+        learning: whether what the configs learned is kept or measured again; None keeps it where
+            that is possible, and says why where it is not.
+        say: tells the user a line.
+        observer: looks on.
 
     Returns:
         The study's name, its settings and how it ended.
@@ -105,6 +121,9 @@ def transfer(
     profile = source.profile
     config = transfer_config(profile, flags)
     config = config.model_copy(update={"storage": complete(config.storage)})
+    kept = keep(profile, config) if learning != "measured" else "--learning measured"
+    if isinstance(kept, str) and learning == "kept":
+        raise UsageError(f"--learning kept must be possible, but it is not: {kept}; leave it out")
     study, hardware = _told(profile.measured, "study"), _told(profile.hardware, "name")
     study, hardware = study or profile.profile, hardware or "hardware not told"
     origin = {
@@ -112,14 +131,55 @@ def transfer(
         "profile": profile.profile,
         "hardware": hardware,
         "date": _told(profile.measured, "date"),
+        "learning": "measured" if isinstance(kept, str) else "kept",
     }
     chosen = name or f"{study.partition(GROUP_MARK)[0]}{SUFFIX}"
     say(
         f"{chosen}: {len(config.only or ())} configs of the front of {study}, measured on "
-        f"{hardware}; speed, memory and learning are all measured anew here"
+        f"{hardware}; speed and memory are measured here, "
+        + (f"learning too: {kept}" if isinstance(kept, str) else "learning is kept from there")
     )
-    facts = {TRANSFERRED_FROM: origin}
+    facts: dict[str, Any] = {TRANSFERRED_FROM: origin}
+    if not isinstance(kept, str):
+        facts[FACT] = kept.model_dump(mode="json")
     return chosen, config, start(config, chosen, say=say, facts=facts, observer=observer)
+
+
+def keep(profile: Profile, config: StudyConfig) -> KeptLearning | str:
+    """Return what a new study keeps of what its configs learned, or why it keeps nothing.
+
+    Raises:
+        UsageError: the profile's learning is not as an export writes it.
+    """
+    measured, here = profile.measured, version("tuner")
+    references, there = stored_references(measured), profile.versions.get("tuner")
+    if MEASURED_KEY not in measured or references is None:
+        return "the profile does not hold what its study's configs learned"
+    if config.goal == TIME_TO_RETURN:
+        return f"under --goal {TIME_TO_RETURN} the training itself is timed"
+    if config.env_steps is None or config.env_steps != _budget(measured):
+        return "--env-steps is not that of the profile's study"
+    if there != here:
+        return f"the profile is of tuner {there}, and this is tuner {here}"
+    environment = {k: v for k, v in profile.workload.items() if k in ("obs_shape", "num_actions")}
+    study, hardware = _told(measured, "study"), _told(profile.hardware, "name")
+    try:
+        kept = KeptLearning(
+            origin=f"{study}, measured on {hardware}",
+            env_steps=config.env_steps,
+            references=references,
+            environment=environment,
+            configs=measured[MEASURED_KEY],
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"a profile's measured.{MEASURED_KEY} must be as `tuner export` writes it, but got "
+            f"{error.errors()[0]['msg']}; export it anew or add --learning measured"
+        ) from None
+    for needed in (*(config.only or ()), config.baseline):
+        if needed is None or kept.learning_of(needed) is None:
+            return f"the profile does not hold what {needed or 'its baseline'} learned"
+    return kept
 
 
 def _recorded(measured: Mapping[str, Any], key: str, setting: str) -> Any:

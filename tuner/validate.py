@@ -26,7 +26,7 @@ from tuner.drift import (
     check_throughput,
     check_utilisation,
 )
-from tuner.errors import Refused, UsageError
+from tuner.errors import UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device, refuse_other_hardware
 from tuner.interrupts import Interrupts
 from tuner.measurement import Measurement
@@ -34,7 +34,7 @@ from tuner.outcome import Crashed, Interrupted
 from tuner.protocol import RandomRequest, TrainRequest
 from tuner.quality import QualityReferences
 from tuner.references import assess
-from tuner.workload import config_of, hardware_config
+from tuner.workload import config_of, hardware_config, refuse_other_environment
 
 FRESH_PROCESSES = 5
 FEWEST_CLEAN = 3
@@ -257,9 +257,4 @@ def _refuse_other_environment(bench: Bench, config: StudyConfig, profile: Profil
             cache_dir=str(config.compilation_cache().resolve()),
         )
     )
-    for key in ("obs_shape", "num_actions"):
-        if key in profile.workload and profile.workload[key] != answer.data[key]:
-            raise Refused(
-                f"the environment must have the {key} that was measured, "
-                f"{profile.workload[key]}, but got {answer.data[key]}; tune it anew"
-            )
+    refuse_other_environment(profile.workload, answer.data)

@@ -15,6 +15,7 @@ from storage.errors import AlreadyLed, StorageUnavailable, StudyExists, StudyNot
 from tuner.bench import NotWanted, Say
 from tuner.closing import heartbeat_of
 from tuner.config import GROUP_MARK, StudyConfig
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import NotBegun, TunerError, UsageError
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
@@ -33,7 +34,7 @@ from tuner.references import References
 from tuner.settings import load_config
 from tuner.study import begin, group_here, util_source_of
 from tuner.trials import CLOSING, INTERRUPTED, search
-from tuner.workload import data_facts, refuse_other_data, require_named_code
+from tuner.workload import require_named_code
 
 POLL_S = 2.0
 """Time between two looks at a study that is being calibrated."""

@@ -14,6 +14,7 @@ from envs.contracts import contract_of
 from envs.names import is_factory, parse, require_own_module
 from storage.profile import Profile
 from tuner.config import DATA_FILES, HYPERPARAMS, MarketSettings, StudyConfig, flag
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import Refused, UsageError
 from tuner.goal import TIME_TO_RETURN
 from tuner.settings import load_config
@@ -135,57 +136,6 @@ def _require_bars_are_used(config: StudyConfig, *, has_bars: bool) -> None:
             contract_of(config.market, config.point_value)
         except ValueError as error:
             raise UsageError(str(error)) from None
-
-
-def data_facts(config: StudyConfig) -> dict[str, Any]:
-    """Return `{setting: {path, sha256}}` of the files that the workload reads.
-
-    Raises:
-        UsageError: one of them cannot be read.
-    """
-    facts = {}
-    for name in DATA_FILES:
-        path = getattr(config, name)
-        if path is None:
-            continue
-        facts[name] = {"path": str(path), "sha256": _digest(path, flag(name))}
-    return facts
-
-
-def _digest(path: Path, what: str) -> str:
-    """Return the SHA-256 of a regular file: a pipe could be read once only, and may never end."""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        got = "no regular file" if path.exists() else "no such file"
-    except (OSError, ValueError) as error:
-        got = getattr(error, "strerror", None) or str(error)
-    raise UsageError(
-        f"{what} must be a CSV file that can be read, but got {path}: {got}; give {what} its place"
-    )
-
-
-def refuse_other_data(
-    stored: Mapping[str, Any], here: Mapping[str, Any], what: str, remedy: str
-) -> None:
-    """Require the content of data files to be what `what` (a study, a profile) was measured on.
-
-    Raises:
-        Refused: a file has another content.
-    """
-    for name, file in here.items():
-        before = (stored.get(name) or {}).get("sha256")
-        if before is None:
-            raise Refused(
-                f"{what} must keep its bars, and it had no {flag(name)}, but got {file['path']}; "
-                "leave it out"
-            )
-        if before != file["sha256"]:
-            raise Refused(
-                f"the data of {what} must stay what they were, of SHA-256 {str(before)[:12]}…, but "
-                f"got {file['sha256'][:12]}… in {file['path']}; {remedy}"
-            )
 
 
 def workload_facts(
@@ -378,6 +328,20 @@ def _without_path(file: Any) -> Any:
     if not isinstance(file, Mapping):
         return file
     return {name: value for name, value in file.items() if name != "path"}
+
+
+def refuse_other_environment(measured: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Require an environment to tell of itself what it told when it was measured.
+
+    Raises:
+        Refused: its observations or its actions have changed.
+    """
+    for key in ("obs_shape", "num_actions"):
+        if key in measured and measured[key] != here[key]:
+            raise Refused(
+                f"the environment must have the {key} that was measured, {measured[key]}, but got "
+                f"{here[key]}; tune it anew"
+            )
 
 
 def hardware_config(profile: Profile) -> HardwareConfig:

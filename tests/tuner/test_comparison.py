@@ -173,6 +173,15 @@ def test_profiles_that_are_all_the_same_are_shown_once(
     assert [row[0] for row in rows if row].count("config") == 1
 
 
+def test_kept_learning_is_no_evidence(put: Put, tmp_path: Path) -> None:
+    one, other = ({"learning": [{"config": [64, 64, 4, 4], "quality_score": [q]}]} for q in (1, 2))
+    kept = [put("one", measured=one), put("two", measured=one, expected_sps=200_000.0)]
+    (against,) = compare(kept, tmp_path).against_first
+    assert (against.throughput.verdict, against.quality.verdict) == ("higher", "same")
+    apart = compare([kept[0], put("three", measured=other, expected_sps=200_000.0)], tmp_path)
+    assert apart.against_first[0].quality.verdict == "cannot be told apart"
+
+
 def test_the_same_measurements_are_no_evidence(put: Put, tmp_path: Path) -> None:
     assert verdicts(compare([put("one"), put("two")], tmp_path)) == ("same", "same")
 

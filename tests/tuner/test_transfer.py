@@ -1,6 +1,8 @@
 """A front measured anew: what the new study is told, and one real transfer."""
 
+import json
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -11,11 +13,12 @@ from tests.conftest import Finished
 from tests.tuner.studies import Studies, config_of
 from tuner.config import StudyConfig
 from tuner.errors import Refused, UsageError
+from tuner.kept_learning import FACT, KeptLearning
 from tuner.report.overview import front_of
 from tuner.report.reading import read_study
 from tuner.settings import load_config
 from tuner.space import HardwareConfig
-from tuner.transfer import transfer_config
+from tuner.transfer import keep, transfer_config
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -101,10 +104,62 @@ def test_an_edited_workload_is_refused(profile: Profile) -> None:
         transfer_config(replace(profile, workload={**profile.workload, "activation": "relu"}), {})
 
 
+def test_what_the_front_learned_is_kept(profile: Profile, finished: Finished) -> None:
+    config = transfer_config(profile, {})
+    kept = keep(profile, config)
+    assert isinstance(kept, KeptLearning)
+    records = finished.studies.records("done")
+    for hardware in (*(config.only or ()), HardwareConfig(32, 16, 2, 2)):
+        learning = kept.learning_of(hardware)
+        assert learning is not None
+        known = [r.quality_score for r in records if config_of(r) == hardware]
+        assert set(learning.quality_score) <= set(known)
+        assert learning.curve.env_steps[-1] == kept.env_steps == 16_384
+    assert json.loads(kept.model_dump_json()) == kept.model_dump(mode="json")
+    assert KeptLearning.of({FACT: kept.model_dump(mode="json")}) == kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"baseline": "8,8,2,2"}, "does not hold what 8x8 mb2 ep2 learned"),
+        ({"env_steps": "512"}, "--env-steps is not that"),
+        ({"goal": "time-to-return"}, "the training itself is timed"),
+    ],
+)
+def test_what_cannot_be_kept_is_measured(
+    flags: dict[str, str], reason: str, profile: Profile
+) -> None:
+    assert reason in str(keep(profile, transfer_config(profile, flags)))
+
+
+def test_a_profile_of_other_code_is_measured(profile: Profile) -> None:
+    config = transfer_config(profile, {})
+    older = replace(profile, versions={**profile.versions, "tuner": "0.0.1"})
+    assert "is of tuner 0.0.1" in str(keep(older, config))
+    assert "does not hold" in str(keep(edited(profile, quality_references=None), config))
+
+
+@pytest.mark.parametrize("learning", [7, [{}], [{"config": [1, 2, 3, 4], "quality_score": [2.0]}]])
+def test_learning_that_export_never_writes_is_refused(learning: Any, profile: Profile) -> None:
+    with pytest.raises(UsageError, match=r"measured\.learning must be as"):
+        keep(edited(profile, learning=learning), transfer_config(profile, {}))
+
+
+@pytest.mark.long
+def test_a_transfer_can_measure_learning_too(copied: Studies) -> None:
+    flags = ("--learning", "measured", "--repeat-disturbed", "false")
+    ended = copied.run("transfer", "done", "here", *flags)
+    assert ended.code == 0, ended.err
+    assert "every figure was measured here" in " ".join(ended.out.split())
+    assert copied.facts("here").get(FACT) is None
+
+
 @pytest.mark.long
 def test_a_transfer_tries_the_front_and_nothing_else(copied: Studies) -> None:
     ended = copied.run("transfer", "done", "here", "--repeat-disturbed", "false")
     assert ended.code == 0, ended.err
+    assert "learning is kept from there" in " ".join(ended.out.split())
     assert "a transfer: tried the front of done" in " ".join(ended.out.split())
     assert "tuner compare done/balanced here" in ended.err
     old = read(copied.folder / "runs" / "done" / "profiles" / "balanced.yaml")
@@ -115,6 +170,11 @@ def test_a_transfer_tries_the_front_and_nothing_else(copied: Studies) -> None:
     assert new.measured["transferred_from"]["study"] == "done"
     assert new.workload == old.workload
     # Of one workload, budget and scale: even quality can be compared.
+    assert new.measured["learning"] == old.measured["learning"]
+    assert new.measured["env_steps"] == old.measured["env_steps"]
+    assert new.quality_score in [
+        pytest.approx(fmean(e["quality_score"]), rel=1e-3) for e in old.measured["learning"]
+    ]
     document = copied.run("compare", "done/balanced", "here/balanced")
     assert "DIFFERS" not in document.out
     assert "not comparable" not in document.out

@@ -9,13 +9,12 @@ import pytest
 
 from storage.profile import Profile
 from tuner.config import StudyConfig
+from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import Refused, UsageError
 from tuner.settings import load_config
 from tuner.workload import (
     OPTIONAL,
     config_of,
-    data_facts,
-    refuse_other_data,
     require_named_code,
     require_sound,
     workload_facts,

@@ -21,6 +21,7 @@ from tuner.ppo.types import Actor
 NUM_ENVS = 64
 EVALUATION_SEED = 20_000
 """Evaluation keys are fixed: two policies meet the same environments."""
+NOT_JUDGED: dict[str, float | None] = {"mean_return": None, "return_se": None}
 
 
 def evaluate_policy(built: Built, actor: Actor) -> dict[str, float | None]:
@@ -63,6 +64,6 @@ def params_changed(before: Any, after: Any) -> bool | None:
 def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
     known = values[~np.isnan(values)]
     if known.size < 2:
-        return {"mean_return": None, "return_se": None}
+        return NOT_JUDGED
     error = float(known.std(ddof=1)) / math.sqrt(known.size)
     return {"mean_return": float(known.mean()), "return_se": error}

@@ -1,6 +1,7 @@
 """One trial, inside its process: compile, gate, warm up, train in timed blocks, evaluate.
 
-Under `--goal time-to-return` the target return takes the place of the budget.
+Under `--goal time-to-return` the target return takes the place of the budget; a trial that is timed
+only ends as soon as its throughput is known.
 
 The order is the point. Memory is judged before anything is allocated; the warm-up runs on a state
 that is thrown away, so that the whole budget lies inside the measuring window; the peak is read
@@ -12,7 +13,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -20,7 +21,12 @@ import jax.numpy as jnp
 
 from tuner.child import faults
 from tuner.child.compiles import CompileCounter
-from tuner.child.evaluation import evaluate_policy, params_changed, training_return
+from tuner.child.evaluation import (
+    NOT_JUDGED,
+    evaluate_policy,
+    params_changed,
+    training_return,
+)
 from tuner.child.facts import device_facts, environment_facts
 from tuner.child.memory import (
     PeakMemory,
@@ -39,6 +45,11 @@ Emit = Callable[..., None]
 
 MAX_BLOCKS = 32
 """Timed blocks of a budget at most; a multiple of four, so that blocks end at ¼, ½ and ¾."""
+
+TIMED_S = (3.0, 15.0)
+"""Seconds that a trial which is timed only runs at least and, should it stay unsteady, at most."""
+TIMED_BLOCK_S = 0.25
+"""About how long its blocks are, of whole updates: however short an update is, they are few."""
 
 MAX_EXTRA = 0.5
 """Blocks that only narrow the interval take at most this share of the budget's own time."""
@@ -102,7 +113,6 @@ def _train_and_evaluate(
     initial = jax.tree.map(jnp.copy, built.actor_of(carry))
     batch_size = request.hardware["num_envs"] * request.hardware["num_steps"]
     lengths = block_lengths(math.ceil(request.env_steps / batch_size))
-    counts = {length: jnp.int32(length) for length in set(lengths)}
     device = jax.devices()[0]
     peak = PeakMemory(device, carry)
     student_t(1.0)  # imports scipy now and not between two blocks
@@ -110,8 +120,9 @@ def _train_and_evaluate(
     emit("warm", seconds=time.monotonic() - started)
 
     window = _Window(program, batch_size, emit, stop, request.fault)
-    for length in goal.schedule(lengths):
-        carry = window.block(carry, counts[length], length)
+    is_learning = not request.is_timed_only
+    for length in goal.schedule(lengths) if is_learning else _until_timed(window):
+        carry = window.block(carry, length, learning=is_learning)
         if stop.is_set():
             emit("done", stopped=True)
             return
@@ -119,7 +130,8 @@ def _train_and_evaluate(
             break
     trained = jax.tree.map(jnp.copy, built.actor_of(carry))
     returns, env_steps = list(window.returns), window.env_steps
-    carry = window.narrow(carry, counts[lengths[-1]], lengths[-1], goal)
+    if is_learning:
+        carry = window.narrow(carry, lengths[-1], goal)
     reading, recompiles = peak.read(), counter.compiles - compiles
     changed = params_changed(initial.params, trained.params)
     del carry
@@ -132,10 +144,24 @@ def _train_and_evaluate(
         # Before the parent hears of the end: it then starts a spare, which takes whole cores.
         probe=probe(device) if request.probe else None,
     )
-    judged = (
-        training_return(returns) if built.policy_fn is None else evaluate_policy(built, trained)
-    )
+    if not is_learning:
+        judged = NOT_JUDGED
+    elif built.policy_fn is None:
+        judged = training_return(returns)
+    else:
+        judged = evaluate_policy(built, trained)
     emit("done", stopped=False, params_changed=changed, **judged)
+
+
+def _until_timed(window: "_Window") -> Iterator[int]:
+    """Return the lengths of blocks, in updates, until the throughput is known or time is up."""
+    length = 1
+    least_s, most_s = TIMED_S
+    while True:
+        yield length
+        if window.seconds >= most_s or (window.seconds >= least_s and not window.is_wide):
+            return
+        length = max(1, round(length * TIMED_BLOCK_S / window.last_s))
 
 
 class _Goal:
@@ -186,13 +212,23 @@ class _Window:
         self.returns: list[float | None] = []
 
     @property
+    def seconds(self) -> float:
+        """Seconds of all blocks."""
+        return sum(seconds for _, seconds in self._blocks)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether more blocks are worth their time."""
+        return is_wide(measure_throughput(self._blocks))
+
+    @property
     def last_s(self) -> float:
         """Seconds of the last block."""
         return self._blocks[-1][1]
 
-    def block(self, carry: Any, count: jax.Array, length: int, *, learning: bool = True) -> Any:
+    def block(self, carry: Any, length: int, *, learning: bool = True) -> Any:
         """Run one block of `length` updates and send what it was."""
-        ran = run_block(self._program, carry, count)
+        ran = run_block(self._program, carry, jnp.int32(length))
         env_steps = length * self._batch_size
         self.env_steps += env_steps
         self._blocks.append((env_steps, ran.seconds))
@@ -212,17 +248,16 @@ class _Window:
         faults.after_block(self._fault, len(self._blocks) - 1)
         return ran.carry
 
-    def narrow(self, carry: Any, count: jax.Array, length: int, goal: _Goal) -> Any:
+    def narrow(self, carry: Any, length: int, goal: _Goal) -> Any:
         """Time further blocks until the interval of the throughput is narrow, or time is up."""
-        spent = sum(seconds for _, seconds in self._blocks)
-        deadline = time.perf_counter() + MAX_EXTRA * spent
+        deadline = time.perf_counter() + MAX_EXTRA * self.seconds
         while (
-            is_wide(measure_throughput(self._blocks))
+            self.is_wide
             and time.perf_counter() < deadline
             and goal.leaves_time(self)
             and not self._stop.is_set()
         ):
-            carry = self.block(carry, count, length, learning=False)
+            carry = self.block(carry, length, learning=False)
         return carry
 
 

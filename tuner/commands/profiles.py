@@ -1,7 +1,7 @@
 """The commands about profiles: export, compare, transfer, validate, train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -81,13 +81,17 @@ def transfer(
     trainer: OwnTrainer = None,
     data: MovedData = None,
     finer_data: MovedFinerData = None,
+    learning: Annotated[
+        Literal["kept", "measured"] | None,
+        typer.Option(help="Whether it is kept or measured again [default: kept if it can be]."),
+    ] = None,
     **settings: object,
 ) -> None:
     """Measure the front of a profile's study on this machine: a short study, three profiles.
 
-    The profile names the configs, the baseline, the workload and the budget. Speed, memory and
-    learning are all measured here: nothing is taken over from the other machine. Code of your own
-    is run only if you name it here.
+    The profile names the configs, the baseline, the workload and the budget. Speed and memory are
+    measured here; what the configs learned is kept where the profile holds it. Code of your own is
+    run only if you name it here.
     """
     from tuner.commands.searching import end
     from tuner.profile_sources import resolve
@@ -98,7 +102,12 @@ def transfer(
     own = {"env": env, "trainer": trainer, "data": data, "finer_data": finer_data}
     with live_view(say) as (tell, observer):
         chosen, config, ending = transfer_front(
-            source, name, {**settings, **own}, say=tell, observer=observer
+            source,
+            name,
+            {**settings, **own},
+            learning=learning,
+            say=tell,
+            observer=observer,
         )
     if ending.profiles:
         say(f"side by side: tuner compare {source.name} {chosen}")

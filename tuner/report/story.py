@@ -104,7 +104,12 @@ def reservations(study: StudyReading) -> list[str]:
     if origin is not None:
         lines.append(
             f"a transfer: tried the front of {origin['study']} (measured on {origin['hardware']}) "
-            "and nothing else; every figure was measured here"
+            "and nothing else; "
+            + (
+                "speed, utilisation and memory were measured here, learning is kept from there"
+                if origin.get("learning") == "kept"
+                else "every figure was measured here"
+            )
         )
     lines += [f"measured apart on other hardware: see `tuner report {g}`" for g in study.groups]
     lines += how_it_ended(study)

@@ -27,7 +27,7 @@ from tuner.child.compiles import CompileCounter
 from tuner.child.cost import count
 from tuner.child.evaluation import evaluate_policy
 from tuner.child.program import build, compile_training
-from tuner.child.trial import block_lengths
+from tuner.child.trial import TIMED_S, block_lengths
 from tuner.isolation import Child, TrialRun
 from tuner.outcome import Completed
 from tuner.protocol import STOP, Event
@@ -105,6 +105,18 @@ def test_the_window_holds_the_blocks_and_neither_compilation_nor_warm_up(
     ends = [warm.t, *(block.t for block in blocks)]
     for block, (before, after) in zip(blocks, itertools.pairwise(ends), strict=True):
         assert block.data["seconds"] <= after - before
+
+
+def test_a_trial_that_is_timed_only_ends_once_it_is_timed_and_is_not_judged(train: Train) -> None:
+    ended = train(is_timed_only=True)
+    assert ended.outcome == Completed()
+    seconds = [block.data["seconds"] for block in ended.blocks()]
+    least, most = TIMED_S
+    assert least <= sum(seconds) <= most + max(seconds)
+    assert 8 <= len(seconds) <= most / min(seconds[1:])
+    assert not learning_blocks(ended)
+    assert first(ended, "measured").data["recompiles"] == 0
+    assert first(ended, "done").data["mean_return"] is None
 
 
 def test_a_trial_tells_the_work_in_one_update(trained: TrialRun) -> None:
