@@ -32,11 +32,12 @@ SPACE_OF_64: dict[str, object] = {
     "baseline": "128,64,8,4",
 }
 GRIDS: dict[str, dict[str, object]] = {
-    "stress": {"env": "stress"},
+    "stress": {"env": "stress", **SPACE_OF_64},
+    "stress-168": {"env": "stress"},
     "cartpole": {"env": "gymnax:CartPole-v1", "learning_rate": "1e-3", **SPACE_OF_64},
     "trading-phase1": {"env": "trading-phase1", "learning_rate": "1e-3", **SPACE_OF_64},
 }
-"""Settings of each table, as in a study file; the stress environment has the whole CPU space."""
+"""Settings of each table, as in a study file; `stress-168` has the whole space of a CPU."""
 QUICK: dict[str, object] = {
     "env": "stress",
     "env_params": {"obs_dim": 8},
