@@ -116,6 +116,12 @@ def read_grid(path: Path) -> Grid:
     return Grid(document, rows)
 
 
+def reopen(path: Path, grid: Grid) -> None:
+    """Write a finished table as the recording that it was, to be gone on with."""
+    lines = [grid.facts, *(row.as_json() for row in grid.rows)]
+    path.write_bytes(b"".join(_line(data) for data in lines))
+
+
 class Recording:
     """A table that is being recorded: a file of JSON lines, the facts first.
 
@@ -168,8 +174,7 @@ class Recording:
         return Grid(self.facts, tuple(sorted(self.rows, key=lambda r: (r.config, r.repeat))))
 
     def _add(self, data: Mapping[str, Any]) -> None:
-        text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False)
-        self._file.write(text.encode() + b"\n")
+        self._file.write(_line(data))
         self._file.flush()
 
     def _require_same(self, stored: Mapping[str, Any]) -> None:
@@ -181,6 +186,10 @@ class Recording:
                     f"{stored.get(name)!r} and got {here.get(name)!r}; finish it as it was begun, "
                     "or move that file away"
                 )
+
+
+def _line(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(finite(data), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/record_grid.py --quick          four configs, twice
 
 Every measurement is a trial on the bench, in a process of its own, exactly as in a study. A
-recording that was stopped goes on where it was: run the same command again. Nothing else should
-run beside it; what did is told by the steal and the load in each row.
+recording that was stopped goes on where it was: run the same command again; a finished one goes on
+with more `--repeats`. Nothing else should run beside it; what did is told by the steal and the load
+in each row.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grid import VERSION, Recording, Row, write_grid
+from grid import VERSION, Recording, Row, read_grid, reopen, write_grid
 from laboratory import Laboratory
 
 from tuner.config import StudyConfig
@@ -50,6 +51,8 @@ QUICK: dict[str, object] = {
     "env_steps": "16384",
 }
 REPEATS = 4
+BASELINE_REPEATS = 6
+"""The baseline's: three in each half of a table, from which its spread is known as in a study."""
 CHEAP_S = 20.0
 """A config whose first measurement took longer than this is measured twice only."""
 SEEDS_OF_CHANCE = (0, 1, 2)
@@ -94,11 +97,15 @@ def record(folder: Path, name: str, settings: dict[str, object], *, repeats: int
             "env_steps": env_steps,
             "chance": chance(laboratory, config),
         }
-        with Recording(folder / f"{name}.jsonl", facts) as recording:
-            for number, (hardware, repeat) in enumerate(order(configs, repeats), start=1):
+        planned = order(configs, repeats, config.baseline)
+        finished, begun = folder / f"{name}.json.gz", folder / f"{name}.jsonl"
+        if finished.exists() and not begun.exists():
+            reopen(begun, read_grid(finished))
+        with Recording(begun, facts) as recording:
+            for number, (hardware, repeat) in enumerate(planned, start=1):
                 if recording.has(hardware, repeat) or is_dear(recording, hardware, repeat):
                     continue
-                say(f"{number} of {len(configs) * repeats}: {hardware}, repeat {repeat}")
+                say(f"{number} of {len(planned)}: {hardware}, repeat {repeat}")
                 measurement = laboratory.try_to_measure(
                     config, hardware, env_steps=env_steps, seed=repeat
                 )
@@ -106,7 +113,7 @@ def record(folder: Path, name: str, settings: dict[str, object], *, repeats: int
                     raise SystemExit("record_grid: stopped; run the same command to go on")
                 recording.add(Row.of(measurement))
             grid = recording.grid()
-        write_grid(folder / f"{name}.json.gz", grid)
+        write_grid(finished, grid)
         recording.path.unlink()
     return {**grid.facts, "measurements": len(grid.rows), "file": f"{name}.json.gz"}
 
@@ -119,7 +126,9 @@ def chance(laboratory: Laboratory, config: StudyConfig) -> dict[str, Any]:
     return laboratory.ask(request)
 
 
-def order(configs: list[HardwareConfig], repeats: int) -> list[tuple[HardwareConfig, int]]:
+def order(
+    configs: list[HardwareConfig], repeats: int, baseline: HardwareConfig | None
+) -> list[tuple[HardwareConfig, int]]:
     """Return all measurements: every config once before any twice, each time in another order.
 
     What a machine's speed wanders in an hour is so spread over all configs.
@@ -128,6 +137,8 @@ def order(configs: list[HardwareConfig], repeats: int) -> list[tuple[HardwareCon
     planned = []
     for repeat in range(repeats):
         planned += [(c, repeat) for c in shuffled.sample(configs, len(configs))]
+    if baseline in configs:
+        planned += [(baseline, repeat) for repeat in range(repeats, BASELINE_REPEATS)]
     return planned
 
 
