@@ -1,7 +1,7 @@
 """Measures every config of a space several times, for searches to be replayed on.
 
     .venv/bin/python benchmarks/record_grid.py stress --out benchmarks/grids
-    .venv/bin/python benchmarks/record_grid.py --quick          four configs, twice
+    .venv/bin/python benchmarks/record_grid.py --quick          four configs, twice or more
 
 Every measurement is a trial on the bench, in a process of its own, exactly as in a study. A
 recording that was stopped goes on where it was: run the same command again; a finished one goes on

@@ -178,7 +178,7 @@ def _brax_envs() -> ModuleType:
         missing = str(error.name).partition(".")[0]
         raise UnknownEnvironment(
             f"an environment of brax needs brax, but got no module {missing!r}; "
-            "install the extra: pip install 'tuner[brax]'"
+            "install the extra: pip install -e '.[brax]'"
         ) from error
 
 

@@ -207,7 +207,7 @@ def missing_driver(url: str) -> InvalidStorageUrl:
     """Return the error that says which driver the address asks for and how to install one."""
     return InvalidStorageUrl(
         f"--storage must use an installed driver, but got {parse_url(url).drivername}; "
-        "write postgresql+psycopg://… and install tuner[postgres]"
+        "write postgresql+psycopg://… and install the extra: pip install -e '.[postgres]'"
     )
 
 

@@ -15,8 +15,8 @@ import yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
-MAX_NODES = 10_000
-"""Values in a file; a profile has about a hundred."""
+MAX_NODES = 40_000
+"""Values in a file; a profile has some hundred, and up to seventy for each config of its front."""
 MAX_NUMBER_LENGTH = 64
 """Characters of a number; reading a longer one can take time that grows with its square."""
 

@@ -74,7 +74,7 @@ class ProxiedStorage(GrpcStorageProxy):
         except ImportError as error:
             raise InvalidStorageUrl(
                 "--storage grpc://… must have grpcio and protobuf installed, but got: "
-                f"{error}; install tuner[grpc]"
+                f"{error}; install the extra: pip install -e '.[grpc]'"
             ) from error
 
     def _setup(self) -> None:

@@ -18,6 +18,8 @@ from tuner.throughput import MIN_REPLICATES, student_t
 
 NUMBERS = operator.attrgetter(*DIMENSIONS, LEARNING_RATE)
 """Takes the four numbers of a config and its learning rate from whatever has them, as a tuple."""
+MEAN_KEPT = "the mean of what was kept from "
+"""What the reason of a quality begins with that several records of a config have alike."""
 SUMMARISED = (
     "trial",
     "replicate",
@@ -212,6 +214,11 @@ def _interval(
     return max(0.0, min(low, sps - half_width)), max(high, sps + half_width)
 
 
+def is_copy(record: TrialRecord) -> bool:
+    """Whether a record's learning is that of other records of its config: no further seed."""
+    return (record.quality_reason or "").startswith(MEAN_KEPT)
+
+
 def that_count(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the measurements of a config that count: the clean successes, else all successes."""
     successes = [record for record in records if record.status == "success"]
@@ -245,7 +252,7 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         entropy=_mean(counted, "entropy"),
         gpu_score=_mean(counted, "gpu_score"),
         quality_score=_mean(counted, "quality_score"),
-        quality_score_sd=_deviation(counted, "quality_score"),
+        quality_score_sd=_deviation([r for r in counted if not is_copy(r)], "quality_score"),
         sps_score=_mean(counted, "sps_score"),
         final_score=_mean(counted, "final_score"),
         goal_score=_mean(counted, "goal_score"),

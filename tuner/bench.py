@@ -210,7 +210,7 @@ class Bench:
                 self._launcher.prepare()
             if event.name != "block":
                 return None
-            return _divergence(event) or on_block(event)
+            return _divergence(event, order.request) or on_block(event)
 
         try:
             run = run_trial(
@@ -309,12 +309,13 @@ class Bench:
         raise KeyboardInterrupt
 
 
-def _divergence(block: Event) -> Outcome | None:
+def _divergence(block: Event, request: TrainRequest) -> Outcome | None:
     """Return the divergence in a block: JSON carries what is not finite as null.
 
     Blocks past the budget only time: how many there are depends on the machine's noise.
     """
-    if not block.data["learning"]:
+    is_within = request.is_timed_only and block.data["env_steps"] <= request.env_steps
+    if not block.data["learning"] and not is_within:
         return None
     metrics = block.data["metrics"]
     lost = [name for name in MUST_BE_FINITE if name in metrics and metrics[name] is None]

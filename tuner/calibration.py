@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from tuner.aggregate import is_copy
 from tuner.errors import NothingFeasible, UsageError
 from tuner.goal import TIME_TO_RETURN, objective_of
 from tuner.measurement import Measurement, last_quarter, seconds_to
@@ -22,7 +23,6 @@ from tuner.score import Weights, epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
 from tuner.throughput import MIN_REPLICATES, run_spread
-from tuner.workload import refuse_other_environment
 
 RANDOM_SEEDS = (0, 1, 2)
 BUDGET_BATCHES = 8
@@ -67,24 +67,21 @@ class Chance:
 
 
 def measure_chance(session: Session) -> Chance:
-    """Measure the uniformly random policy over three seeds, unless the study's scale is kept.
+    """Measure the uniformly random policy over three seeds.
 
     Raises:
-        UsageError: no episode of the environment ends within its own limit.
-        Refused: learning is kept, of an environment that told otherwise of itself.
+        UsageError: no episode of the environment ends within its own limit; or learning is kept,
+            and the environment is another one than it was then.
     """
     workload = session.config.workload()
     cache = str(session.config.compilation_cache().resolve())
-    kept = session.kept
-    seeds = RANDOM_SEEDS if kept is None else ()
-    answer = session.bench.ask(RandomRequest(workload=workload, seeds=seeds, cache_dir=cache)).data
+    answer = session.bench.ask(
+        RandomRequest(workload=workload, seeds=RANDOM_SEEDS, cache_dir=cache)
+    ).data
     for note in answer["notes"]:
         session.say(f"  {note}")
-    if kept is not None:
-        refuse_other_environment(kept.environment, answer)
-        return _chance(kept.references, answer)
     returns = [value for value in answer["returns"] if value is not None]
-    if len(returns) < len(seeds):
+    if len(returns) < len(RANDOM_SEEDS):
         raise UsageError(
             f"--env must be an environment whose episodes end, but got {workload.env}, none of "
             "whose episodes ended under random actions"
@@ -95,10 +92,9 @@ def measure_chance(session: Session) -> Chance:
         best_return=answer["best_return"],
         max_entropy=_max_entropy(answer),
     )
-    return _chance(quality, answer)
-
-
-def _chance(quality: QualityReferences, answer: Mapping[str, Any]) -> Chance:
+    if session.kept is not None:
+        session.kept.require_same(answer, quality.random_return)
+        quality = session.kept.references
     return Chance(
         quality,
         answer["per_step_return"],
@@ -141,10 +137,11 @@ def measure_baseline(
     """
     may_double = session.config.env_steps is None and chance.quality.best_return is None
     baseline = _baseline_that_fits(session)
-    if session.kept is not None and session.kept.learning_of(baseline) is None:
+    if session.kept is not None and baseline != session.config.baseline:
         raise UsageError(
-            f"the baseline must be one whose learning is kept, but only {baseline} fits in memory "
-            "here; add --learning measured"
+            f"the baseline must fit in memory for learning to be kept beside it, but of "
+            f"{session.config.baseline} and what is smaller only {baseline} does; add --learning "
+            "measured"
         )
     # What the learning rate is scaled from is what is measured, not what was wished.
     session.config = session.config.model_copy(update={"baseline": baseline})
@@ -320,7 +317,8 @@ def _references(
     )
     if session.config.goal == TIME_TO_RETURN:
         references = replace(references, target_s=_target_s(references, measurements))
-    scores = [objective_of(judge(m, references)) for m in _clean(measurements, at_least=2)]
+    judged = [judge(m, references) for m in _clean(measurements, at_least=2)]
+    scores = [objective_of(record) for record in judged if not is_copy(record)]
     return replace(references, epsilon=epsilon([[s for s in scores if s is not None]]))
 
 

@@ -17,13 +17,13 @@ from storage.errors import StorageError
 from storage.profile import Profile
 from storage.records import TrialRecord
 from storage.telemetry import Telemetry
-from tuner.aggregate import ConfigSummary, hardware_of, observed_spread, summarise
+from tuner.aggregate import ConfigSummary, hardware_of, is_copy, observed_spread, summarise
 from tuner.comparability import Differences, differences, figure, is_same_study
 from tuner.config import PlaceSettings
 from tuner.contamination import is_noisy
 from tuner.drift import BASELINE_DOF, promised_spread
 from tuner.errors import TunerError, UsageError
-from tuner.kept_learning import is_copy, is_same_learning
+from tuner.kept_learning import TRAININGS, is_same_learning
 from tuner.lookup import require_name
 from tuner.profile_sources import Source, resolve
 from tuner.space import HardwareConfig
@@ -154,7 +154,7 @@ def errors_of(profile: Profile, runs_dir: Path) -> Errors:
         deviation, dof = _quality_spread(groups) or (None, 0)
         return Errors(
             sps=_half_width(*spread, summary.replicates),
-            quality=_half_width(deviation, dof, summary.replicates),
+            quality=_half_width(deviation, dof, _trainings(profile) or summary.replicates),
             rests_on="repeats",
         )
     is_told = profile.measured.get("replicates") is not None
@@ -162,9 +162,16 @@ def errors_of(profile: Profile, runs_dir: Path) -> Errors:
     is_known = _is_positive(profile.expected_sps) and profile.expected_sps_ci95 is not None
     return Errors(
         sps=promised_spread(profile) if is_known and count >= 1 else None,
-        quality=_half_width(figure(profile.measured, "quality_sd"), BASELINE_DOF, count),
+        quality=_half_width(
+            figure(profile.measured, "quality_sd"), BASELINE_DOF, _trainings(profile) or count
+        ),
         rests_on="profile",
     )
+
+
+def _trainings(profile: Profile) -> float | None:
+    """Return how many trainings are behind a quality that was kept, None where it was not."""
+    return figure(profile.measured, TRAININGS)
 
 
 def ratio_of(

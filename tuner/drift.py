@@ -16,6 +16,7 @@ from typing import Any, Literal
 from storage.profile import Profile
 from storage.records import CurvePoint, TrialRecord
 from tuner.contamination import is_noisy
+from tuner.kept_learning import TRAININGS
 from tuner.probe import reach, sps_per_reach
 from tuner.throughput import student_t
 
@@ -167,7 +168,7 @@ def check_quality(profile: Profile, scores: Sequence[float], tolerance: float) -
     if then is not None:
         variance = (variance * dof + then**2 * BASELINE_DOF) / (dof + BASELINE_DOF)
         dof += BASELINE_DOF
-    replicates = profile.measured.get("replicates") or 1
+    replicates = profile.measured.get(TRAININGS) or profile.measured.get("replicates") or 1
     spread = student_t(dof) * math.sqrt(variance * (1 / replicates + 1 / len(scores)))
     verdict: Verdict = "holds"
     if mean < expected - max(tolerance * expected, spread):

@@ -15,11 +15,11 @@ from storage.profile import from_mapping
 from storage.profile_files import write
 from storage.records import TrialRecord
 from storage.studies import study_facts
-from tuner.aggregate import NUMBERS, ConfigSummary, hardware_of, summarise, that_count
+from tuner.aggregate import NUMBERS, ConfigSummary, hardware_of, is_copy, summarise
 from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import ExportRefused
 from tuner.goal import objective_of
-from tuner.kept_learning import MEASURED_KEY, is_copy, learnings
+from tuner.kept_learning import KEPT, MEASURED_KEY, ORIGIN, SOURCE, TRAININGS, learnings
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
 from tuner.profiles import (
@@ -130,6 +130,12 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
         data = document(choice, context=_context(session, choice, contest))
         notes = [data["notes"], *known.get("environment_notes", ())]
         notes += reservations
+        if session.kept is not None:
+            count = _kept(session, choice.summary.config)[TRAININGS]
+            notes.append(
+                f"its learning is {KEPT}{session.kept.origin}: {count} "
+                + ("training" if count == 1 else "trainings")
+            )
         if choice.summary.replicates < 2 and not reservations:
             notes.append("rests on one measurement: no second one counted")
         data["notes"] = "; ".join(note for note in notes if note) or None
@@ -203,7 +209,11 @@ def _quality_scale(session: Session, records: Sequence[TrialRecord]) -> dict[str
     """Return what quality was judged against and how it varied over the baseline's seeds."""
     if session.references is None:
         return {}
-    scores = [r.quality_score for r in records if r.trial == 0 and r.quality_score is not None]
+    scores = [
+        r.quality_score
+        for r in records
+        if r.trial == 0 and r.quality_score is not None and not is_copy(r)
+    ]
     return {
         "quality_references": asdict(session.references.quality),
         "quality_sd": statistics.stdev(scores) if len(scores) > 1 else None,
@@ -221,6 +231,7 @@ def _origin(session: Session, contest: Contest) -> dict[str, Any]:
         "baseline": list(baseline.params().values()),
         "front": [list(c.summary.config.params().values()) for c in contest.front],
         MEASURED_KEY: _learnings(session, contest),
+        SOURCE: (study_facts(session.study).get("fingerprint") or {}).get("source"),
         **(
             {LEARNING_RATES: list(rates)} if len(rates := session.config.learning_rates) > 1 else {}
         ),
@@ -238,9 +249,16 @@ def _learnings(session: Session, contest: Contest) -> list[Any]:
         if (config := hardware_of(record)) in wanted:
             groups.setdefault(config, []).append(record)
     return learnings(
-        {config: that_count(group) for config, group in groups.items()},
-        lambda record: session.table.curve(study, record.trial, record.replicate),
+        groups, lambda record: session.table.curve(study, record.trial, record.replicate)
     )
+
+
+def _kept(session: Session, chosen: HardwareConfig) -> dict[str, Any]:
+    """Return what a profile says of learning that was kept, nothing where it was measured."""
+    learning = None if session.kept is None else session.kept.learning_of(chosen)
+    if session.kept is None or learning is None:
+        return {}
+    return {ORIGIN: session.kept.origin, TRAININGS: len(learning.quality_score)}
 
 
 def _context(session: Session, choice: Choice, contest: Contest) -> ProfileContext:
@@ -261,6 +279,7 @@ def _context(session: Session, choice: Choice, contest: Contest) -> ProfileConte
             "probe": probe_of(records, choice.summary),
             **_quality_scale(session, records),
             **_origin(session, contest),
+            **_kept(session, chosen),
             **{name: facts[name] for name in (TRANSFERRED_FROM,) if name in facts},
         },
         device=facts["hardware"]["kind"],

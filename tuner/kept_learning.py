@@ -6,16 +6,19 @@ another one rounds otherwise, which is another seed at most. Speed, memory and u
 kept.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from storage.profile import Profile
 from storage.records import CurvePoint, TrialRecord
-from tuner.measurement import Kept, Measurement
+from tuner.aggregate import MEAN_KEPT
+from tuner.errors import UsageError
+from tuner.measurement import EarlierVerdict, Measurement
 from tuner.quality import QualityReferences
 from tuner.space import HardwareConfig
 from tuner.workload import hardware_config, measured_rate
@@ -24,13 +27,29 @@ FACT = "kept_learning"
 """The fact of a study, and what it measures only beside."""
 MEASURED_KEY = "learning"
 """The key in a profile's `measured`: a list of `Learning`, of the front and the baseline."""
+TRAININGS = "trainings"
+"""The key in `measured` for how many trainings a kept quality rests on; its speed rests on other
+measurements, `replicates`."""
+SOURCE, ORIGIN = "source", "learning_from"
+"""The keys for the hash of the code that trained, and for where kept learning is from."""
 CURVE_POINTS = 16
 """Points of a curve that travel in a profile; a training has at most 32 blocks."""
 DIGITS = 5
-REASON = "kept from "
-"""What the reason of a kept quality begins with."""
+MOST_POINTS = 4000
+"""Points of all curves together: a profile of a wide front stays a small file."""
+FEWEST_TRAININGS = 3
+"""Of the baseline, whose spread over seeds judges what is a tie."""
+SURPRISING_SE = 4.0
+"""Standard errors of the difference by which the random policy may return otherwise here,"""
+SURPRISING_SHARE = 0.02
+"""and the share of the way from random to best, if that is more."""
+
+KEPT = "kept from "
 
 Quality = Annotated[float, Field(ge=0, le=1)]
+Figure = Annotated[float, Field(ge=-1e30, le=1e30)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+Figures = Annotated[tuple[Figure | None, ...], Field(max_length=1000)]
 Read = Callable[[TrialRecord], Sequence[CurvePoint]]
 
 
@@ -41,9 +60,9 @@ class _Facts(BaseModel):
 class LearningCurve(_Facts):
     """Mean return and entropy (nats) of blocks of a training, by the env-steps at their end."""
 
-    env_steps: tuple[PositiveInt, ...]
-    mean_return: tuple[FiniteFloat | None, ...]
-    entropy: tuple[FiniteFloat | None, ...]
+    env_steps: tuple[Count, ...] = Field(min_length=1, max_length=1000)
+    mean_return: Figures
+    entropy: Figures
 
     @model_validator(mode="after")
     def _require_equal_lengths(self) -> Self:
@@ -55,13 +74,16 @@ class LearningCurve(_Facts):
 
 
 class Learning(_Facts):
-    """What a config learned: figures of each training that counted, and the curve of the first."""
+    """What a config learned: figures of each training, and the curve of the first.
 
-    config: tuple[float, ...] = Field(min_length=4, max_length=5)
-    quality_score: tuple[Quality, ...] = Field(min_length=1)
-    acceptable: tuple[bool, ...] = Field(min_length=1)
-    mean_return: tuple[FiniteFloat, ...] = Field(min_length=1)
-    entropy: tuple[FiniteFloat | None, ...] = Field(min_length=1)
+    `config` is its four numbers and, in a study of several, its learning rate.
+    """
+
+    config: tuple[Count, Count, Count, Count] | tuple[Count, Count, Count, Count, Figure]
+    quality_score: tuple[Quality, ...] = Field(min_length=1, max_length=1000)
+    acceptable: tuple[bool, ...]
+    mean_return: Figures
+    entropy: Figures
     curve: LearningCurve
 
     @model_validator(mode="after")
@@ -87,10 +109,10 @@ class KeptLearning(_Facts):
     """
 
     origin: str
-    env_steps: PositiveInt
+    env_steps: Count
     references: QualityReferences
     environment: dict[str, Any]
-    configs: tuple[Learning, ...]
+    configs: tuple[Learning, ...] = Field(min_length=1, max_length=10_000)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self | None:
@@ -102,12 +124,39 @@ class KeptLearning(_Facts):
         found = [learning for learning in self.configs if learning.is_of(config)]
         return found[0] if len(found) == 1 else None
 
+    def require_same(self, told: Mapping[str, Any], random_return: float) -> None:
+        """Require the environment to be the one that was learned in, as far as can be seen.
+
+        Args:
+            told: what it tells of itself here.
+            random_return: what the random policy returns here, by the same keys.
+
+        Raises:
+            UsageError: it tells or returns otherwise.
+        """
+        remedy = "add --learning measured, if that is meant"
+        for key, before in self.environment.items():
+            if told[key] != before:
+                raise UsageError(
+                    f"learning can be kept of an environment whose {key} is still {before}, but "
+                    f"got {told[key]}; {remedy}"
+                )
+        before, error = self.references.random_return, self.references.random_se
+        allowed = max(
+            SURPRISING_SE * math.sqrt(2) * error, SURPRISING_SHARE * (self.references.scale or 0.0)
+        )
+        if abs(random_return - before) > allowed:
+            raise UsageError(
+                "learning can be kept of an environment in which the random policy still returns "
+                f"{before:.5g} ± {error:.2g}, but got {random_return:.5g}; {remedy}"
+            )
+
     def put_to(self, measurement: Measurement, config: HardwareConfig) -> Measurement:
         """Return a measurement that was timed only, with what its config learned then.
 
-        Each replicate of the baseline gets another training, so that its spread over seeds stays;
-        any other config has the mean of its trainings every time. The seconds of the kept curve
-        are those that its env-steps take at the rate measured here.
+        Each measurement of the baseline gets a training of its own, as long as there are any, so
+        that the spread over seeds stays; any other has the mean of its config's. The seconds of the
+        kept curve are those that its env-steps take at the rate measured here.
 
         Raises:
             ValueError: nothing is known of what the config learned.
@@ -117,34 +166,32 @@ class KeptLearning(_Facts):
             raise ValueError(f"what {config} learned must be known, but is not")
         if record.status != "success" or record.sps is None:
             return measurement
-        of_one = record.replicate if record.trial == 0 else None
-        share = _one_or_mean(learning.acceptable, of_one) or 0.0
-        kept = _points(learning.curve, record.sps)
-        last, blocks = (kept[-1].env_steps, len(kept)) if kept else (0, 0)
+        has_own = record.trial == 0 and record.replicate < len(learning.quality_score)
+        number = record.replicate if has_own else None
+        share = _one_or_mean(learning.acceptable, number) or 0.0
+        curve = _points(learning.curve, record.sps)
+        trained = curve[-1].env_steps
         timed = (
-            replace(p, block=p.block + blocks, env_steps=p.env_steps + last)
+            replace(p, block=p.block + len(curve), env_steps=p.env_steps + trained)
             for p in measurement.curve
         )
+        first = record.steady_from_block
         return replace(
             measurement,
             record=replace(
                 record,
-                env_steps=self.env_steps,
-                mean_return=_one_or_mean(learning.mean_return, of_one),
-                entropy=_one_or_mean(learning.entropy, of_one),
+                env_steps=trained,
+                mean_return=_one_or_mean(learning.mean_return, number),
+                entropy=_one_or_mean(learning.entropy, number),
+                steady_from_block=None if first is None else first + len(curve),
             ),
-            curve=(*kept, *timed),
-            kept=Kept(
-                _one_or_mean(learning.quality_score, of_one),
+            curve=(*curve, *timed),
+            kept=EarlierVerdict(
+                _one_or_mean(learning.quality_score, number),
                 acceptable=share > 0.5,
-                reason=f"{REASON}{self.origin}",
+                reason=f"{KEPT if has_own else MEAN_KEPT}{self.origin}",
             ),
         )
-
-
-def is_copy(record: TrialRecord) -> bool:
-    """Whether a record's learning is that of other records of its config too: no second seed."""
-    return record.trial != 0 and (record.quality_reason or "").startswith(REASON)
 
 
 def is_same_learning(a: Profile, b: Profile) -> bool:
@@ -166,12 +213,13 @@ def learnings(groups: Mapping[HardwareConfig, Sequence[TrialRecord]], read: Read
     """Return what configs learned, as a profile holds it in `measured`.
 
     Args:
-        groups: the measurements of each config that count.
+        groups: the measurements of each config, disturbed ones too: they learned no worse.
         read: returns the curve of a measurement.
     """
     found = []
+    points = max(1, min(CURVE_POINTS, MOST_POINTS // max(1, len(groups))))
     for config, records in groups.items():
-        told = [r for r in records if r.quality_score is not None and r.mean_return is not None]
+        told = [r for r in records if r.status == "success" and r.quality_score is not None]
         if not told:
             continue
         learning = Learning(
@@ -180,19 +228,19 @@ def learnings(groups: Mapping[HardwareConfig, Sequence[TrialRecord]], read: Read
             acceptable=tuple(bool(r.quality_acceptable) for r in told),
             mean_return=tuple(r.mean_return for r in told),
             entropy=tuple(r.entropy for r in told),
-            curve=_curve([point for point in read(told[0]) if point.learning]),
+            curve=_curve([point for point in read(told[0]) if point.learning], points),
         )
         found.append(learning.model_dump(mode="json"))
     return found
 
 
-def _curve(blocks: Sequence[CurvePoint]) -> LearningCurve:
-    count = min(CURVE_POINTS, len(blocks))
-    points = [blocks[(i + 1) * len(blocks) // count - 1] for i in range(count)]
+def _curve(blocks: Sequence[CurvePoint], points: int) -> LearningCurve:
+    count = min(points, len(blocks))
+    shown = [blocks[(i + 1) * len(blocks) // count - 1] for i in range(count)]
     return LearningCurve(
-        env_steps=tuple(p.env_steps for p in points),
-        mean_return=tuple(_rounded(p.metrics.get("mean_return")) for p in points),
-        entropy=tuple(_rounded(p.metrics.get("entropy")) for p in points),
+        env_steps=tuple(p.env_steps for p in shown),
+        mean_return=tuple(_rounded(p.metrics.get("mean_return")) for p in shown),
+        entropy=tuple(_rounded(p.metrics.get("entropy")) for p in shown),
     )
 
 
@@ -210,7 +258,7 @@ def _points(curve: LearningCurve, sps: float) -> list[CurvePoint]:
 
 def _one_or_mean(values: Sequence[float | None], number: int | None) -> float | None:
     if number is not None:
-        return values[number % len(values)]
+        return values[number]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 

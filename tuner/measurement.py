@@ -40,7 +40,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class EarlierVerdict:
     """How an earlier training was judged, which counts in place of an evaluation, and whence."""
 
     quality_score: float | None
@@ -61,7 +61,7 @@ class Measurement:
     throughput: Throughput | None
     evaluation: Evaluation | None
     outcome: Outcome
-    kept: Kept | None = None
+    kept: EarlierVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True)

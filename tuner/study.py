@@ -51,10 +51,12 @@ from tuner.hardware import (
     refuse_other_hardware,
 )
 from tuner.interrupts import Interrupts
+from tuner.kept_learning import FACT as KEPT_LEARNING
 from tuner.lookup import find, groups_of, require_name
 from tuner.observer import NOBODY, Observer
 from tuner.opening import open_session, open_to_continue
 from tuner.placement import Place, places_for, with_own_share
+from tuner.profiles import TRANSFERRED_FROM
 from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.pruner import make_pruner
@@ -175,27 +177,29 @@ def resume(
     except OtherHardware as error:
         if not allow_mixed or GROUP_MARK in name:
             raise
-        config, group, exists = group_here(name, flags, error.here)
+        config, group, exists, facts = group_here(name, flags, error.here)
     say(f"this is other hardware than that of {name}: measured apart, as {group}")
     if exists:
         return _resume(group, flags, say=say, observer=observer)
-    return begin(config, group, say=say, observer=observer)
+    return begin(config, group, say=say, facts=facts, observer=observer)
 
 
 def group_here(
     name: str, flags: Mapping[str, object], here: Mapping[str, Any]
-) -> tuple[StudyConfig, str, bool]:
-    """Return the settings and the name of a study's group for this hardware, and if it exists.
+) -> tuple[StudyConfig, str, bool, dict[str, Any]]:
+    """Return settings and name of a study's group for this hardware, if it exists, and its facts.
 
     A group is a study of its own in the same database, of the same workload, code and space, with
-    its own baseline, references and profiles: measurements of two devices cannot be compared.
+    its own baseline, references and profiles: measurements of two devices cannot be compared. What
+    its study keeps of an earlier one it keeps as well.
     """
-    config, _ = find(name, flags)
+    config, facts = find(name, flags)
     group = f"{name}{GROUP_MARK}{group_name(here)}"
     exists = group in groups_of(config.storage_url(name), name)
     # A profile's file may be on another machine, and the group was not asked for by it.
     changed = {"workers": 1, "devices": None, "warm_start": None}
-    return config.model_copy(update=changed), group, exists
+    kept = {fact: facts[fact] for fact in (KEPT_LEARNING, TRANSFERRED_FROM) if fact in facts}
+    return config.model_copy(update=changed), group, exists, kept
 
 
 def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Observer) -> Ending:

@@ -9,8 +9,7 @@ the device's, and everything that is kept says so.
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -21,8 +20,16 @@ from tuner.bench import Say
 from tuner.comparability import figure
 from tuner.config import GROUP_MARK, StudyConfig
 from tuner.errors import UsageError
+from tuner.fingerprint import source_hash
 from tuner.goal import TIME_TO_RETURN
-from tuner.kept_learning import FACT, MEASURED_KEY, KeptLearning
+from tuner.kept_learning import (
+    FACT,
+    FEWEST_TRAININGS,
+    MEASURED_KEY,
+    ORIGIN,
+    SOURCE,
+    KeptLearning,
+)
 from tuner.observer import NOBODY, Observer
 from tuner.profile_sources import Source
 from tuner.profiles import TRANSFERRED_FROM
@@ -121,9 +128,6 @@ def transfer(
     profile = source.profile
     config = transfer_config(profile, flags)
     config = config.model_copy(update={"storage": complete(config.storage)})
-    kept = keep(profile, config) if learning != "measured" else "--learning measured"
-    if isinstance(kept, str) and learning == "kept":
-        raise UsageError(f"--learning kept must be possible, but it is not: {kept}; leave it out")
     study, hardware = _told(profile.measured, "study"), _told(profile.hardware, "name")
     study, hardware = study or profile.profile, hardware or "hardware not told"
     origin = {
@@ -131,8 +135,11 @@ def transfer(
         "profile": profile.profile,
         "hardware": hardware,
         "date": _told(profile.measured, "date"),
-        "learning": "measured" if isinstance(kept, str) else "kept",
     }
+    kept = keep(profile, config, origin) if learning != "measured" else "--learning measured"
+    if isinstance(kept, str) and learning == "kept":
+        raise UsageError(f"--learning kept must be possible, but it is not: {kept}; leave it out")
+    origin["learning"] = "measured" if isinstance(kept, str) else "kept"
     chosen = name or f"{study.partition(GROUP_MARK)[0]}{SUFFIX}"
     say(
         f"{chosen}: {len(config.only or ())} configs of the front of {study}, measured on "
@@ -145,40 +152,57 @@ def transfer(
     return chosen, config, start(config, chosen, say=say, facts=facts, observer=observer)
 
 
-def keep(profile: Profile, config: StudyConfig) -> KeptLearning | str:
+def keep(
+    profile: Profile, config: StudyConfig, origin: Mapping[str, str | None]
+) -> KeptLearning | str:
     """Return what a new study keeps of what its configs learned, or why it keeps nothing.
+
+    Args:
+        profile: of any machine.
+        config: the settings of the new study.
+        origin: `study` and `hardware` of the profile, as they are told to people.
 
     Raises:
         UsageError: the profile's learning is not as an export writes it.
     """
-    measured, here = profile.measured, version("tuner")
-    references, there = stored_references(measured), profile.versions.get("tuner")
-    if MEASURED_KEY not in measured or references is None:
+    measured = profile.measured
+    references, recorded = stored_references(measured), _recorded(measured, "baseline", "baseline")
+    if MEASURED_KEY not in measured or references is None or recorded is None:
         return "the profile does not hold what its study's configs learned"
-    if config.goal == TIME_TO_RETURN:
+    if config.goal == TIME_TO_RETURN or "seconds_to_target" in measured:
         return f"under --goal {TIME_TO_RETURN} the training itself is timed"
     if config.env_steps is None or config.env_steps != _budget(measured):
         return "--env-steps is not that of the profile's study"
-    if there != here:
-        return f"the profile is of tuner {there}, and this is tuner {here}"
+    if measured.get(SOURCE) != source_hash():
+        return "the profile's study ran other code of tuner's"
+    if config.baseline is None or config.baseline.shape != recorded.shape:
+        return f"the baseline is not that of the profile's study, {recorded}"
     environment = {k: v for k, v in profile.workload.items() if k in ("obs_shape", "num_actions")}
-    study, hardware = _told(measured, "study"), _told(profile.hardware, "name")
+    facts = {
+        "origin": _told(measured, ORIGIN) or "{study}, measured on {hardware}".format(**origin),
+        "env_steps": config.env_steps,
+        "references": asdict(references),
+        "environment": environment,
+        "configs": measured[MEASURED_KEY],
+    }
     try:
-        kept = KeptLearning(
-            origin=f"{study}, measured on {hardware}",
-            env_steps=config.env_steps,
-            references=references,
-            environment=environment,
-            configs=measured[MEASURED_KEY],
-        )
+        kept = KeptLearning.model_validate(facts)
     except ValidationError as error:
         raise UsageError(
             f"a profile's measured.{MEASURED_KEY} must be as `tuner export` writes it, but got "
             f"{error.errors()[0]['msg']}; export it anew or add --learning measured"
         ) from None
     for needed in (*(config.only or ()), config.baseline):
-        if needed is None or kept.learning_of(needed) is None:
-            return f"the profile does not hold what {needed or 'its baseline'} learned"
+        learning = kept.learning_of(needed)
+        if learning is None:
+            return f"the profile does not hold what {needed} learned"
+        if learning.curve.env_steps[-1] < kept.env_steps:
+            return f"{needed} was trained for less than the others"
+    trainings = kept.learning_of(config.baseline)
+    if trainings is None or len(trainings.quality_score) < FEWEST_TRAININGS:
+        return (
+            f"the baseline was trained less than {FEWEST_TRAININGS} times, so that ties are unknown"
+        )
     return kept
 
 

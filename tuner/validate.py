@@ -26,15 +26,16 @@ from tuner.drift import (
     check_throughput,
     check_utilisation,
 )
-from tuner.errors import UsageError
+from tuner.errors import Refused, UsageError
 from tuner.hardware import hardware_facts, open_bench, probe_device, refuse_other_hardware
 from tuner.interrupts import Interrupts
+from tuner.kept_learning import TRAININGS
 from tuner.measurement import Measurement
 from tuner.outcome import Crashed, Interrupted
 from tuner.protocol import RandomRequest, TrainRequest
 from tuner.quality import QualityReferences
 from tuner.references import assess
-from tuner.workload import config_of, hardware_config, refuse_other_environment
+from tuner.workload import config_of, hardware_config
 
 FRESH_PROCESSES = 5
 FEWEST_CLEAN = 3
@@ -216,6 +217,7 @@ def _require_measured(profile: Profile, path: Path) -> None:
     numbers = {
         "env_steps": measured.get("env_steps"),
         "replicates": measured.get("replicates", 1),
+        TRAININGS: measured.get(TRAININGS, 1),
         "quality_sd": measured.get("quality_sd") or 0.0,
         **{f"probe.{key}": value for key, value in (_mapping(measured, "probe")).items()},
     }
@@ -226,6 +228,7 @@ def _require_measured(profile: Profile, path: Path) -> None:
         and all(_is_number(value) and value >= 0 for value in numbers.values())
         and numbers["env_steps"] >= 1
         and numbers["replicates"] >= 1
+        and numbers[TRAININGS] >= 1
         and set(references) <= known
         and all(value is None or _is_number(value) for value in references.values())
         and (not references or {"random_return", "random_se"} <= set(references))
@@ -257,4 +260,9 @@ def _refuse_other_environment(bench: Bench, config: StudyConfig, profile: Profil
             cache_dir=str(config.compilation_cache().resolve()),
         )
     )
-    refuse_other_environment(profile.workload, answer.data)
+    for key in ("obs_shape", "num_actions"):
+        if key in profile.workload and profile.workload[key] != answer.data[key]:
+            raise Refused(
+                f"the environment must have the {key} that was measured, "
+                f"{profile.workload[key]}, but got {answer.data[key]}; tune it anew"
+            )

@@ -68,12 +68,12 @@ def work(
     except OtherHardware as error:
         if not allow_mixed or GROUP_MARK in name:
             raise
-        config, group, exists = group_here(name, _joining(flags), error.here)
+        config, group, exists, facts = group_here(name, _joining(flags), error.here)
     say(f"this is other hardware than that of {name}: measured apart, as {group}")
     if not exists:
         # Another of this hardware may begin it at this moment.
         with _place(flags).taken(), suppress(StudyExists, AlreadyLed):
-            ending = begin(config, group, say=say)
+            ending = begin(config, group, say=say, facts=facts)
             if ending.refusal is not None:
                 say(f"{group}: {ending.refusal}")
             return ending.reason

@@ -330,20 +330,6 @@ def _without_path(file: Any) -> Any:
     return {name: value for name, value in file.items() if name != "path"}
 
 
-def refuse_other_environment(measured: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Require an environment to tell of itself what it told when it was measured.
-
-    Raises:
-        Refused: its observations or its actions have changed.
-    """
-    for key in ("obs_shape", "num_actions"):
-        if key in measured and measured[key] != here[key]:
-            raise Refused(
-                f"the environment must have the {key} that was measured, {measured[key]}, but got "
-                f"{here[key]}; tune it anew"
-            )
-
-
 def hardware_config(profile: Profile) -> HardwareConfig:
     """Return the four numbers of a profile."""
     return HardwareConfig(

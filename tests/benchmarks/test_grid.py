@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from grid import VERSION, Grid, Recording, Row, read_grid, write_grid
+from grid import VERSION, Grid, Recording, Row, read_grid, reopen, write_grid
 from record_grid import order
 
 from storage.records import CurvePoint, TrialRecord
@@ -55,6 +55,14 @@ def test_a_row_is_a_measurement_again() -> None:
     assert measurement.record == row().record
 
 
+def test_a_finished_table_is_gone_on_with(tmp_path: Path) -> None:
+    path, rows = tmp_path / "g.jsonl", (row(8), row(16))
+    reopen(path, Grid(FACTS, rows))
+    with Recording(path, FACTS) as recording:
+        recording.add(row(8, 1))
+        assert recording.grid() == Grid(FACTS, (row(8), row(8, 1), row(16)))
+
+
 def test_a_recording_goes_on_without_the_line_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "g.jsonl"
     with Recording(path, FACTS) as recording:
@@ -78,13 +86,16 @@ def test_a_recording_of_something_else_is_not_gone_on_with(tmp_path: Path) -> No
 
 def test_every_config_is_measured_once_before_any_is_twice() -> None:
     configs = [HardwareConfig(n, 16, 2, 2) for n in range(1, 9)]
-    planned = order(configs, repeats=3)
-    assert planned == order(configs, repeats=3)
+    baseline = configs[2]
+    planned = order(configs, 3, baseline)
+    assert planned == order(configs, 3, baseline)
     for repeat in range(3):
         part = planned[8 * repeat : 8 * (repeat + 1)]
         assert {c for c, _ in part} == set(configs)
         assert {r for _, r in part} == {repeat}
     assert [c for c, _ in planned[:8]] != [c for c, _ in planned[8:16]]
+    assert planned[24:] == [(baseline, 3), (baseline, 4), (baseline, 5)]
+    assert len(order(configs, 3, HardwareConfig(64, 16, 2, 2))) == 24
 
 
 @pytest.mark.long
@@ -92,7 +103,7 @@ def test_the_quick_table_is_recorded_whole(tmp_path: Path) -> None:
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "record_grid.py"
     done = subprocess.run([sys.executable, script, "--quick", "--json", "--out", tmp_path],
                           capture_output=True, text=True, check=True)  # fmt: skip
-    assert json.loads(done.stdout)["measurements"] == 8
+    assert json.loads(done.stdout)["measurements"] == 12
     grid = read_grid(tmp_path / "quick.json.gz")
     assert {r.repeat for r in grid.rows} == {0, 1}
     assert all(r.curve and r.record.status == "success" for r in grid.rows)

@@ -195,5 +195,5 @@ def test_without_brax_the_extra_is_named(tmp_path: Path) -> None:
     )
     assert done.stdout == (
         "an environment of brax needs brax, but got no module 'brax'; "
-        "install the extra: pip install 'tuner[brax]'\n"
+        "install the extra: pip install -e '.[brax]'\n"
     )

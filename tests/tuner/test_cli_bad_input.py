@@ -138,7 +138,7 @@ def test_brax_without_its_extra_is_refused_with_what_to_install(
     hidden.mkdir()
     (hidden / "brax.py").write_text("raise ModuleNotFoundError('none', name='brax')\n")
     monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    refused(studies.start("x", "--env", "brax:fast"), 2, "needs brax", "pip install 'tuner[brax]'")
+    refused(studies.start("x", "--env", "brax:fast"), 2, "needs brax", "pip install -e '.[brax]'")
     assert not studies.folder.joinpath("runs", "x", "config.yaml").exists()  # the name is free
 
 
@@ -226,7 +226,7 @@ def test_an_unknown_env_param_is_refused_and_the_name_stays_free(studies: Studie
     bool(__import__("importlib.util").util.find_spec("torch")), reason="torch is installed"
 )
 def test_the_gp_sampler_without_torch_is_refused_with_what_to_install(studies: Studies) -> None:
-    refused(studies.start("x", "--sampler", "gp"), 2, "tuner[gp]", "--sampler tpe")
+    refused(studies.start("x", "--sampler", "gp"), 2, "pip install -e '.[gp]'", "--sampler tpe")
     assert not studies.folder.joinpath("runs", "x", "study.db").exists()
 
 

@@ -1,13 +1,17 @@
 """What is kept of an earlier training: put to a measurement, judged, and told apart from others."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from storage.records import CurvePoint
 from tests.tuner.measurements import failure, record
+from tuner.aggregate import MEAN_KEPT, is_copy, summarise
+from tuner.errors import UsageError
 from tuner.finalists import tie_width
-from tuner.kept_learning import KeptLearning, is_copy, learnings
+from tuner.kept_learning import KeptLearning, learnings
 from tuner.measurement import Measurement
 from tuner.outcome import Completed
 from tuner.quality import QualityReferences
@@ -76,18 +80,21 @@ def timed(trial: int, replicate: int = 0) -> Measurement:
 def test_each_measurement_of_the_baseline_has_a_training_of_its_own() -> None:
     kept = [KEPT.put_to(timed(0, replicate), BASELINE) for replicate in range(4)]
     judged = [judge(measurement, REFERENCES) for measurement in kept]
-    assert [r.quality_score for r in judged] == [0.4, 0.5, 0.6, 0.4]
-    assert [r.mean_return for r in judged] == [60.0, 70.0, 80.0, 60.0]
-    assert [r.entropy for r in judged] == [0.5, 0.4, None, 0.5]
+    # There are three; a fourth measurement has their mean, and is no further seed.
+    assert [r.quality_score for r in judged] == [0.4, 0.5, 0.6, pytest.approx(0.5)]
+    assert [r.mean_return for r in judged] == [60.0, 70.0, 80.0, 70.0]
+    assert [r.entropy for r in judged] == [0.5, 0.4, None, pytest.approx(0.45)]
     assert [r.quality_acceptable for r in judged] == [True, False, True, True]
-    assert not any(map(is_copy, judged))
+    assert [is_copy(r) for r in judged] == [False, False, False, True]
+    (summary,) = summarise(judged)
+    assert summary.quality_score_sd == pytest.approx(0.1)
 
 
 def test_another_config_has_the_mean_of_its_trainings() -> None:
     first, again = (judge(KEPT.put_to(timed(1, n), OTHER), REFERENCES) for n in (0, 1))
     assert first.quality_score == again.quality_score == pytest.approx(0.75)
     assert (first.mean_return, first.entropy, first.env_steps) == (95.0, 0.3, 4000)
-    assert first.quality_reason == "kept from done, measured on a GPU"
+    assert first.quality_reason == "the mean of what was kept from done, measured on a GPU"
     # gpu 50/80, quality 0.75, sps 2000/3000, by 0.4, 0.4, 0.2.
     assert first.final_score == pytest.approx(0.25 + 0.3 + 0.4 / 3)
     assert is_copy(first)
@@ -99,7 +106,7 @@ def test_two_measurements_of_one_training_say_nothing_of_ties() -> None:
         return record(trial, replicate=replicate, final_score=score, quality_reason=reason)
 
     baseline = [scored(0, 0, 0.5, "kept from a"), scored(0, 1, 0.6, "kept from a")]
-    copies = [scored(1, 0, 0.7, "kept from a"), scored(1, 1, 0.7, "kept from a")]
+    copies = [scored(1, replicate, 0.7, f"{MEAN_KEPT}a") for replicate in (0, 1)]
     # 2 × the standard deviation of 0.5 and 0.6; with the copies it would be less by √2.
     assert tie_width([*baseline, *copies]) == pytest.approx(2 * 0.1 / 2**0.5)  # type: ignore[list-item]
 
@@ -121,6 +128,43 @@ def test_what_did_not_run_has_learned_nothing() -> None:
 def test_a_config_that_nothing_is_known_of_is_an_error() -> None:
     with pytest.raises(ValueError, match="must be known"):
         KEPT.put_to(timed(2), HardwareConfig(8, 64, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("obs_shape", "random_return", "words"),
+    [([5], 20.0, "obs_shape is still"), ([4], 30.0, "still returns 20 ± 1, but got 30")],
+)
+def test_another_environment_is_refused(
+    obs_shape: list[int], random_return: float, words: str
+) -> None:
+    kept = KEPT.model_copy(update={"environment": {"obs_shape": [4]}})
+    kept.require_same({"obs_shape": [4]}, 24.0)  # within four standard errors of the difference
+    with pytest.raises(UsageError, match=words):
+        kept.require_same({"obs_shape": obs_shape}, random_return)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": [float("inf"), 64, 4, 4]},
+        {"mean_return": [1e308, 1e308]},
+        {"quality_score": [0.5]},
+        {"curve": {"env_steps": [], "mean_return": [], "entropy": []}},
+        {"curve": {**CURVE, "env_steps": [4000, 2000]}},
+    ],
+)
+def test_figures_that_no_training_gives_are_refused(changes: dict[str, Any]) -> None:
+    entry = {**KEPT.configs[1].model_dump(), **changes}
+    with pytest.raises(ValidationError):
+        KeptLearning.model_validate({**KEPT.model_dump(), "configs": [entry]})
+
+
+def test_a_wide_front_stays_a_small_file() -> None:
+    blocks = [block(i, 100 * (i + 1), 1.0, 1.0, learning=True) for i in range(32)]
+    groups = {HardwareConfig(n, 64, 4, 4): [record(0)] for n in range(1, 401)}
+    entries = learnings(groups, lambda measured: blocks)
+    assert {len(e["curve"]["env_steps"]) for e in entries} == {10}
+    assert all(e["curve"]["env_steps"][-1] == 3200 for e in entries)
 
 
 def test_a_config_of_two_rates_is_known_by_its_rate() -> None:

@@ -22,6 +22,8 @@ from tuner.transfer import keep, transfer_config
 
 pytestmark = pytest.mark.timeout(600)
 
+ORIGIN = {"study": "done", "hardware": "a CPU"}
+
 
 @pytest.fixture
 def profile(finished: Finished) -> Profile:
@@ -106,8 +108,9 @@ def test_an_edited_workload_is_refused(profile: Profile) -> None:
 
 def test_what_the_front_learned_is_kept(profile: Profile, finished: Finished) -> None:
     config = transfer_config(profile, {})
-    kept = keep(profile, config)
+    kept = keep(profile, config, ORIGIN)
     assert isinstance(kept, KeptLearning)
+    assert kept.origin == "done, measured on a CPU"
     records = finished.studies.records("done")
     for hardware in (*(config.only or ()), HardwareConfig(32, 16, 2, 2)):
         learning = kept.learning_of(hardware)
@@ -122,7 +125,7 @@ def test_what_the_front_learned_is_kept(profile: Profile, finished: Finished) ->
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ({"baseline": "8,8,2,2"}, "does not hold what 8x8 mb2 ep2 learned"),
+        ({"baseline": "8,8,2,2"}, "the baseline is not that"),
         ({"env_steps": "512"}, "--env-steps is not that"),
         ({"goal": "time-to-return"}, "the training itself is timed"),
     ],
@@ -130,20 +133,43 @@ def test_what_the_front_learned_is_kept(profile: Profile, finished: Finished) ->
 def test_what_cannot_be_kept_is_measured(
     flags: dict[str, str], reason: str, profile: Profile
 ) -> None:
-    assert reason in str(keep(profile, transfer_config(profile, flags)))
+    assert reason in str(keep(profile, transfer_config(profile, flags), ORIGIN))
 
 
-def test_a_profile_of_other_code_is_measured(profile: Profile) -> None:
-    config = transfer_config(profile, {})
-    older = replace(profile, versions={**profile.versions, "tuner": "0.0.1"})
-    assert "is of tuner 0.0.1" in str(keep(older, config))
-    assert "does not hold" in str(keep(edited(profile, quality_references=None), config))
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"source": "0" * 16}, "ran other code"),
+        ({"quality_references": None}, "does not hold what its study's configs learned"),
+        ({"seconds_to_target": 3.0}, "the training itself is timed"),
+    ],
+)
+def test_what_was_learned_otherwise_is_measured(
+    facts: dict[str, Any], reason: str, profile: Profile
+) -> None:
+    assert reason in str(keep(edited(profile, **facts), transfer_config(profile, {}), ORIGIN))
 
 
-@pytest.mark.parametrize("learning", [7, [{}], [{"config": [1, 2, 3, 4], "quality_score": [2.0]}]])
+def test_a_baseline_of_too_few_trainings_is_measured(profile: Profile) -> None:
+    figures = ("quality_score", "acceptable", "mean_return", "entropy")
+    learning = [e | {f: e[f][:1] for f in figures} for e in profile.measured["learning"]]
+    found = keep(edited(profile, learning=learning), transfer_config(profile, {}), ORIGIN)
+    assert "trained less than 3 times" in str(found)
+
+
+def test_learning_that_was_kept_says_where_it_was_measured(profile: Profile) -> None:
+    told = edited(profile, learning_from="first, measured on another")
+    kept = keep(told, transfer_config(profile, {}), ORIGIN)
+    assert isinstance(kept, KeptLearning)
+    assert kept.origin == "first, measured on another"
+
+
+@pytest.mark.parametrize(
+    "learning", [7, [], [{}], [{"config": [1, 2, 3, 4], "quality_score": [2.0]}]]
+)
 def test_learning_that_export_never_writes_is_refused(learning: Any, profile: Profile) -> None:
     with pytest.raises(UsageError, match=r"measured\.learning must be as"):
-        keep(edited(profile, learning=learning), transfer_config(profile, {}))
+        keep(edited(profile, learning=learning), transfer_config(profile, {}), ORIGIN)
 
 
 @pytest.mark.long
@@ -171,6 +197,8 @@ def test_a_transfer_tries_the_front_and_nothing_else(copied: Studies) -> None:
     assert new.workload == old.workload
     # Of one workload, budget and scale: even quality can be compared.
     assert new.measured["learning"] == old.measured["learning"]
+    assert "its learning is kept from done" in (new.notes or "")
+    assert new.measured["trainings"] >= 1
     assert new.measured["env_steps"] == old.measured["env_steps"]
     assert new.quality_score in [
         pytest.approx(fmean(e["quality_score"]), rel=1e-3) for e in old.measured["learning"]

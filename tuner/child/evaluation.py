@@ -64,6 +64,6 @@ def params_changed(before: Any, after: Any) -> bool | None:
 def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
     known = values[~np.isnan(values)]
     if known.size < 2:
-        return NOT_JUDGED
+        return dict(NOT_JUDGED)
     error = float(known.std(ddof=1)) / math.sqrt(known.size)
     return {"mean_return": float(known.mean()), "return_se": error}

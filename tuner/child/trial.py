@@ -145,7 +145,7 @@ def _train_and_evaluate(
         probe=probe(device) if request.probe else None,
     )
     if not is_learning:
-        judged = NOT_JUDGED
+        judged = dict(NOT_JUDGED)
     elif built.policy_fn is None:
         judged = training_return(returns)
     else:
@@ -159,7 +159,8 @@ def _until_timed(window: "_Window") -> Iterator[int]:
     least_s, most_s = TIMED_S
     while True:
         yield length
-        if window.seconds >= most_s or (window.seconds >= least_s and not window.is_wide):
+        is_known = window.seconds >= least_s and not window.is_wide
+        if is_known or (window.seconds >= most_s and len(window.returns) > 1):
             return
         length = max(1, round(length * TIMED_BLOCK_S / window.last_s))
 

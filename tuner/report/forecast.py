@@ -14,6 +14,7 @@ from storage.records import TrialRecord
 from tuner.calibration import BUDGET_BATCHES
 from tuner.config import StudyConfig
 from tuner.errors import TunerError
+from tuner.kept_learning import FACT
 from tuner.report.reading import BRIEF, StudyReading, read_study
 from tuner.stopping import FINALISTS
 
@@ -85,6 +86,8 @@ def _alike(config: StudyConfig, device: str) -> StudyReading | None:
             continue  # what cannot be read tells nothing
         hardware = study.facts.get("hardware") or {}
         same = hardware.get("name") == device and study.config.workload() == config.workload()
+        if FACT in study.facts:
+            continue  # its trials were timed only
         if same and any(_seconds(record, 1) is not None for record in study.records):
             found.append(study)
     return max(found, key=lambda study: len(study.records), default=None)

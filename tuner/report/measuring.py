@@ -2,6 +2,7 @@
 
 from storage.records import TrialRecord
 from tuner.goal import TRAINING_SHARE
+from tuner.kept_learning import KeptLearning
 from tuner.report.reading import StudyReading
 from tuner.score import FULL_UTIL
 
@@ -15,7 +16,8 @@ LIMITS = (
     "Intervals are for a fresh process on the machine as it was; other load makes them too narrow.",
     "Configs were compared early in training, not at the end of a long one.",
     "What bounds a trial is a model of its work held against peaks measured for two seconds.",
-    "A winner among many noisy measurements is partly lucky: profiles were measured once more.",
+    "A winner among many noisy measurements is partly lucky: profiles were measured once more, "
+    "unless they say otherwise.",
 )
 FIELDS = {
     "device_util": "utilisation",
@@ -62,6 +64,16 @@ def how(study: StudyReading) -> dict[str, str]:
         budget = (
             f"Every config trained until a block returned {references.target_return:.4g}, or for "
             f"{TRAINING_SHARE:.0%} of --timeout; {references.target_s:.3g} s are the baseline's."
+        )
+    kept = KeptLearning.of(study.facts)
+    if kept is not None:
+        told["Quality"] += (
+            f" Here it was kept from {kept.origin}: no trial was trained to its end or evaluated, "
+            "and a profile's second measurement is of its speed alone."
+        )
+        budget = (
+            "Every trial was timed only, for seconds; what is kept was learned in "
+            f"{kept.env_steps:,} env-steps."
         )
     return told | {
         "Score": f"({scored}) / {total:g}; {references.sps:,.0f} env-steps/s are the baseline's. "

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from storage.profile import Profile
 from storage.records import TrialRecord
-from tuner.aggregate import ConfigSummary, hardware_of, observed_spread
+from tuner.aggregate import ConfigSummary, hardware_of, observed_spread, that_count
 from tuner.contamination import is_noisy
 from tuner.profiles import TRANSFERRED_FROM
 from tuner.report.numbers import number
@@ -67,7 +67,7 @@ def limit_of(study: StudyReading) -> str:
     best = study.best()
     if best is None:
         return "What limits training here is not known: nothing has been measured yet."
-    records = [r for r in study.records if hardware_of(r) == best.config and r.status == "success"]
+    records = that_count([r for r in study.records if hardware_of(r) == best.config])
     shares = []
     for name, words in BOUNDS.items():
         known = [v for r in records if (v := getattr(r, f"{name}_fraction")) is not None]

@@ -52,7 +52,7 @@ def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSample
         except ImportError:
             raise UsageError(
                 "--sampler gp must have torch, but got an environment without it; "
-                "install the extra with: pip install 'tuner[gp]', or use --sampler tpe"
+                "install the extra with: pip install -e '.[gp]', or use --sampler tpe"
             ) from None
     inner: BaseSampler | None = None
     if name == "gp":
