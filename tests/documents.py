@@ -68,7 +68,7 @@ def anchors(page: str) -> set[str]:
 
 def _block_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines to type, with their numbers; of a `console` block those after `$`."""
-    to_type = {None: r" {4}(tuner|python|make) ", "sh": r"\s*\S", "console": r"\$ "}
+    to_type = {None: r" {4}(tuner|\S*python|make) ", "sh": r"\s*\S", "console": r"\$ "}
     language = None
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):

@@ -55,6 +55,7 @@ INSTEAD = {
     "tuner show demo 7": ("show", "demo", "1"),
 }
 """What is run in place of a line: the same on what this test has."""
+PYTHON, CARTPOLE = ".venv/bin/python examples", "runs/cartpole/profiles/balanced.yaml"
 ELSEWHERE = {
     "tuner start demo --devices 0,1": "needs two GPUs",
     "tuner plan --target 'H100 SXM 80GB'": "needs `make targets`; tests/tuner/targets runs it",
@@ -62,9 +63,10 @@ ELSEWHERE = {
     "tuner worker demo --storage grpc://localhost:13000": "needs a proxy; tests/storage/test_proxy",
     "tuner worker demo --storage postgresql+psycopg://tuner@host/db":
         "needs another machine; tests/tuner/test_workers_elsewhere.py runs it",
-    "python train_rejax.py runs/demo/profiles/balanced.yaml 500000": "tests/test_examples.py",
-    "python train_purejaxrl.py runs/demo/profiles/balanced.yaml 500000": "tests/test_examples.py",
-    "python train_brax.py runs/demo/profiles/balanced.yaml 50000000 ant": "tests/test_examples.py",
+    f"{PYTHON}/train_rejax.py {CARTPOLE} 500000": "tests/test_examples.py runs it",
+    f"{PYTHON}/train_purejaxrl.py {CARTPOLE} 500000": "tests/test_examples.py runs it",
+    f"{PYTHON}/train_brax.py runs/ant/profiles/balanced.yaml 50000000 ant": "as the line before",
+    "tuner start ant --env brax:ant --normalize-obs true --budget 2h": "takes minutes to compile",
 }  # fmt: skip
 """Lines that this machine cannot run, or that another test runs, with the reason."""
 SEARCHING = {"start", "resume", "worker", "plan"}
