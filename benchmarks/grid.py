@@ -165,13 +165,21 @@ class Recording:
         self.rows.append(row)
         self._add(row.as_json())
 
-    def has(self, config: HardwareConfig, repeat: int) -> bool:
-        """Whether that measurement is there."""
-        return any(row.config == config and row.repeat == repeat for row in self.rows)
+    def row(self, config: HardwareConfig, repeat: int) -> Row | None:
+        """Return a measurement, the undisturbed one where it was made more than once."""
+        return self._best().get((config, repeat))
 
     def grid(self) -> Grid:
         """Return the table, by config and repeat."""
-        return Grid(self.facts, tuple(sorted(self.rows, key=lambda r: (r.config, r.repeat))))
+        return Grid(self.facts, tuple(row for _, row in sorted(self._best().items())))
+
+    def _best(self) -> dict[tuple[HardwareConfig, int], Row]:
+        found: dict[tuple[HardwareConfig, int], Row] = {}
+        for row in self.rows:
+            before = found.get((row.config, row.repeat))
+            if before is None or before.record.contaminated is not None:
+                found[row.config, row.repeat] = row
+        return found
 
     def _add(self, data: Mapping[str, Any]) -> None:
         self._file.write(_line(data))

@@ -6,7 +6,7 @@
 Every measurement is a trial on the bench, in a process of its own, exactly as in a study. A
 recording that was stopped goes on where it was: run the same command again; a finished one goes on
 with more `--repeats`. Nothing else should run beside it; what did is told by the steal and the load
-in each row.
+in each row, and `--redo-disturbed` measures such rows once more.
 """
 
 import argparse
@@ -64,6 +64,9 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=sorted(GRIDS), default="stress")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"default: {REPEATS}")
     parser.add_argument("--env-steps", help="that every trial trains for, as in a study")
+    parser.add_argument(
+        "--redo-disturbed", action="store_true", help="measure again what something disturbed"
+    )
     parser.add_argument("--quick", action="store_true", help="about a minute on two cores")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, help="folder of the table, made as it is recorded")
@@ -75,13 +78,22 @@ def main() -> None:
     repeats = 2 if arguments.quick else arguments.repeats
     folder = arguments.out or Path("runs") / "grids"
     try:
-        document = record(folder, name, settings, repeats=repeats)
+        document = record(
+            folder, name, settings, repeats=repeats, redo_disturbed=arguments.redo_disturbed
+        )
     except (TunerError, ValueError) as error:
         raise SystemExit(f"record_grid: {error}") from None
     print(json.dumps(document) if arguments.json else in_words(document))
 
 
-def record(folder: Path, name: str, settings: dict[str, object], *, repeats: int) -> dict[str, Any]:
+def record(
+    folder: Path,
+    name: str,
+    settings: dict[str, object],
+    *,
+    repeats: int,
+    redo_disturbed: bool = False,
+) -> dict[str, Any]:
     """Record what is missing of a table, write it when it is whole, and return what it holds."""
     with Laboratory() as laboratory:
         config = load_config(settings, {}).resolved(laboratory.kind)
@@ -103,7 +115,12 @@ def record(folder: Path, name: str, settings: dict[str, object], *, repeats: int
             reopen(begun, read_grid(finished))
         with Recording(begun, facts) as recording:
             for number, (hardware, repeat) in enumerate(planned, start=1):
-                if recording.has(hardware, repeat) or is_dear(recording, hardware, repeat):
+                known = recording.row(hardware, repeat)
+                if known is None and hardware != config.baseline:
+                    is_wanted = not is_dear(recording, hardware, repeat)
+                else:
+                    is_wanted = known is None or (redo_disturbed and is_disturbed(known))
+                if not is_wanted:
                     continue
                 say(f"{number} of {len(planned)}: {hardware}, repeat {repeat}")
                 measurement = laboratory.try_to_measure(
@@ -142,9 +159,14 @@ def order(
     return planned
 
 
+def is_disturbed(row: Row) -> bool:
+    """Whether something else took the device from a measurement that succeeded."""
+    return row.record.status == "success" and row.record.contaminated is not None
+
+
 def is_dear(recording: Recording, hardware: HardwareConfig, repeat: int) -> bool:
     """Whether a config took too long at first to be measured more than twice."""
-    first = next((r for r in recording.rows if r.config == hardware and r.repeat == 0), None)
+    first = recording.row(hardware, 0)
     return repeat > 1 and first is not None and (first.record.duration or 0.0) > CHEAP_S
 
 

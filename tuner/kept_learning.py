@@ -24,7 +24,7 @@ from tuner.space import HardwareConfig
 from tuner.workload import hardware_config, measured_rate
 
 FACT = "kept_learning"
-"""The fact of a study, and what it measures only beside."""
+"""The fact of a study that keeps learning: a `KeptLearning` as plain data."""
 MEASURED_KEY = "learning"
 """The key in a profile's `measured`: a list of `Learning`, of the front and the baseline."""
 TRAININGS = "trainings"
@@ -45,6 +45,7 @@ SURPRISING_SHARE = 0.02
 """and the share of the way from random to best, if that is more."""
 
 KEPT = "kept from "
+"""What the reason of a kept quality begins with, where it is one training's alone."""
 
 Quality = Annotated[float, Field(ge=0, le=1)]
 Figure = Annotated[float, Field(ge=-1e30, le=1e30)]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def test_a_finished_table_is_gone_on_with(tmp_path: Path) -> None:
         assert recording.grid() == Grid(FACTS, (row(8), row(8, 1), row(16)))
 
 
+def test_a_disturbed_row_gives_way_to_a_later_one(tmp_path: Path) -> None:
+    with Recording(tmp_path / "g.jsonl", FACTS) as recording:
+        disturbed = replace(row(8), record=replace(row(8).record, contaminated="steal 20 %"))
+        for added in (disturbed, row(8), disturbed):
+            recording.add(added)
+        assert recording.row(row(8).config, 0) == row(8)
+        assert recording.grid() == Grid(FACTS, (row(8),))
+        assert recording.row(row(16).config, 0) is None
+
+
 def test_a_recording_goes_on_without_the_line_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "g.jsonl"
     with Recording(path, FACTS) as recording:
@@ -70,8 +81,8 @@ def test_a_recording_goes_on_without_the_line_that_was_cut_off(tmp_path: Path) -
         recording.add(row(16))
     path.write_bytes(path.read_bytes()[:-20])
     with Recording(path, FACTS) as recording:
-        assert recording.has(HardwareConfig(8, 16, 2, 2), 0)
-        assert not recording.has(HardwareConfig(16, 16, 2, 2), 0)
+        assert recording.row(HardwareConfig(8, 16, 2, 2), 0) is not None
+        assert recording.row(HardwareConfig(16, 16, 2, 2), 0) is None
         recording.add(row(16))
     with Recording(path, FACTS) as recording:
         assert [r.config.num_envs for r in recording.grid().rows] == [8, 16]
@@ -105,7 +116,7 @@ def test_the_quick_table_is_recorded_whole(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert json.loads(done.stdout)["measurements"] == 12
     grid = read_grid(tmp_path / "quick.json.gz")
-    assert {r.repeat for r in grid.rows} == {0, 1}
+    assert {r.repeat for r in grid.rows} == set(range(6))
     assert all(r.curve and r.record.status == "success" for r in grid.rows)
     assert grid.facts["chance"]["returns"]
     assert not (tmp_path / "quick.jsonl").exists()
