@@ -87,7 +87,7 @@ def test_an_address_of_a_proxy_has_a_host_and_a_port() -> None:
 
 def test_without_grpcio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(InvalidStorageUrl, match=r"install tuner\[grpc\]"):
+    with pytest.raises(InvalidStorageUrl, match=r"pip install -e '\.\[grpc\]'"):
         open_storage("grpc://127.0.0.1:13000", create=False)
 
 
