@@ -33,6 +33,8 @@ UNFINISHED_STATUSES = ("crashed", "interrupted")
 CONSTRAINT = "feasible"
 """Name of the one constraint that our trials have: 0 where the config works, 1 where it cannot."""
 
+LINE = 88
+"""Characters in a line of `RECORD_ATTR`: the dashboard breaks none, and its page grows as wide."""
 RECORD_ATTR = "record"
 """The attribute that holds the whole record as JSON."""
 
@@ -41,6 +43,16 @@ RETRY_OF = "tuner:retry_of"
 _NUM_RETRIES = "tuner:num_retries"
 QUEUED_TWICE = "queued twice at once"
 """The reason of a trial that was taken back."""
+
+
+def record_text(record: TrialRecord) -> str:
+    """Return a record as JSON for `RECORD_ATTR`, in lines that fit the dashboard's page."""
+    lines = [""]
+    for token in json.JSONEncoder().iterencode(record.as_dict()):
+        if len(lines[-1]) + len(token) > LINE:
+            lines.append("")
+        lines[-1] += token
+    return "\n".join(lines)
 
 
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -160,7 +172,7 @@ def _tell_record(
         shown = getattr(record, name)
         if shown is not None:
             storage.set_trial_user_attr(trial._trial_id, name, shown)
-    storage.set_trial_user_attr(trial._trial_id, RECORD_ATTR, json.dumps(record.as_dict()))
+    storage.set_trial_user_attr(trial._trial_id, RECORD_ATTR, record_text(record))
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
     study.tell(trial.number, value, state=state)
 

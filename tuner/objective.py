@@ -7,7 +7,6 @@ that are not the config's: a first crash, an interruption. Those are tried again
 """
 
 import itertools
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from storage.recovery import (
     RECORD_ATTR,
     is_surplus,
     queue_again,
+    record_text,
 )
 from tuner.goal import objective_of
 from tuner.open_study import OpenStudy
@@ -125,7 +125,7 @@ def dashboard_attrs(record: TrialRecord) -> dict[str, Any]:
     """Return what Optuna's trial shows of a record: a few columns, and the whole as one JSON."""
     shown = {name: getattr(record, name) for name in DASHBOARD_FIELDS}
     columns = {name: value for name, value in shown.items() if value is not None}
-    return {**columns, RECORD_ATTR: json.dumps(record.as_dict())}
+    return {**columns, RECORD_ATTR: record_text(record)}
 
 
 def value_of(opened: OpenStudy, record: TrialRecord) -> float:

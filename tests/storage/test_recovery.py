@@ -19,6 +19,7 @@ from storage.database import sqlite_url
 from storage.records import TrialRecord, record_from_dict
 from storage.recovery import (
     CONSTRAINT,
+    LINE,
     RECORD_ATTR,
     close_trial,
     is_surplus,
@@ -65,6 +66,7 @@ def test_a_finished_measurement_is_told_with_its_score(
     closed = study.trials[0]
     assert (closed.value, closed.constraints) == (0.625, {CONSTRAINT: 0.0})
     shown = dict(closed.user_attrs)
+    assert max(map(len, shown[RECORD_ATTR].splitlines())) <= LINE
     assert record_from_dict(json.loads(shown.pop(RECORD_ATTR))) == record
     assert shown == {"status": "success", "sps": 125_000.5, "final_score": 0.625}
     assert isinstance(closed.datetime_complete, datetime)
