@@ -33,8 +33,8 @@ def shown(page: str) -> list[Shown]:
         return list(_examples())
     found = []
     for number, line in _block_lines((ROOT / page).read_text(encoding="utf-8")):
-        for part in re.split(r"\|\||&&|;", line):
-            words = tuple(shlex.split(part.strip().removeprefix("$ "), comments=True))
+        for part in re.split(r"\|\||&&|;", re.sub(r"(^|\s)#.*", "", line)):
+            words = tuple(shlex.split(part.strip().removeprefix("$ ")))
             words = words[1:] if words[:1] == ("srun",) else words
             if words:
                 found.append(Shown(page, number, words))
