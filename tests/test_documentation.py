@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,8 @@ def run(place: Studies, arguments: tuple[str, ...]) -> None:
         options = parsed(("tuner", *arguments))[1]
         shutil.rmtree(place.folder / "runs" / options["name"], ignore_errors=True)
         added = (*added, "--cache-dir", str(place._cache_dir))
-    ended = (serve if command == "dashboard" else place.run)(*arguments, *added)
+    is_server = command == "dashboard"
+    ended = (partial(serve, place) if is_server else place.run)(*arguments, *added)
     codes = CODES.get(command, {0})
     assert ended.code in codes, f"tuner {' '.join(arguments)}: {ended.err}"
     assert "Traceback" not in ended.err
