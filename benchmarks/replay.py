@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from grid import read_grid
+from grid import Grid, read_grid
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_methods import METHODS
 from replay_study import PROFILES, Half, Worth, halves, replay, worths
 from replay_tables import NULLS
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, spearmanr
 
 from tuner.space import HardwareConfig
 
@@ -143,7 +143,30 @@ def run_all(
         )
         for method in methods
     }
-    return {"seeds": seeds, "tables": by_table, "methods": over_all}
+    judged = {table.name.removesuffix(".json.gz"): noise_of(read_grid(table)) for table in tables}
+    return {"seeds": seeds, "noise": judged, "tables": by_table, "methods": over_all}
+
+
+def noise_of(grid: Grid) -> dict[str, Any]:
+    """Return what a table can tell of `balanced`: how its halves agree, and who is good enough.
+
+    `agreement` is Spearman's rank correlation of the composite between the halves; `good` counts
+    the configs whose regret is at most `GOOD`, None where all are tied.
+    """
+    searched, judging = halves(grid)
+    judge = Judge.of(searched, judging)
+    first = worths(searched, METHODS["grid"])["balanced"].figures
+    other = judge.worths["balanced"].figures
+    shared = [config for config in first if config in other]
+    ranks = spearmanr([first[c] for c in shared], [other[c] for c in shared])
+    regrets = [judge.regret("balanced", config) for config in other]
+    return {
+        "configs": len(searched.rows),
+        "agreement": float(ranks.statistic),
+        "good": None
+        if None in regrets
+        else sum(regret is not None and regret <= GOOD for regret in regrets),
+    }
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
@@ -159,16 +182,18 @@ def run_job(job: Job) -> list[dict[str, Any]]:
 def run_seed(job: Job, searched: Half, judge: Judge, seed: int) -> dict[str, Any]:
     """Replay one seed at every budget."""
     method, one_pass_s = METHODS[job.method], searched.one_pass_s
-    regrets = {}
+    regrets, trials = {}, {}
     for share in SHARES:
         found = replay(searched, method, seed=seed, budget_s=share * one_pass_s)
         regrets[str(share)] = {name: judge.regret(name, found.chosen[name]) for name in PROFILES}
+        trials[str(share)] = found.trials
     whole = replay(searched, method, seed=seed, budget_s=LONGEST * one_pass_s, traced=True)
     path = [(at_s / one_pass_s, judge.regret("balanced", c)) for at_s, c in whole.trace]
     return {
         "seed": seed,
         "configs": len(searched.rows),
         "regrets": regrets,
+        "trials": trials,
         "share_to_near": next((at for at, r in path if r is not None and r <= NEAR), None),
         "path": [regret_at(path, share) for share in times()],
         "ooms": whole.ooms,
@@ -189,7 +214,13 @@ def regret_at(path: Sequence[tuple[float, float | None]], share: float) -> float
 
 def summary(found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of one method over seeds (and tables)."""
-    document: dict[str, Any] = {"replays": len(found)}
+    document: dict[str, Any] = {
+        "replays": len(found),
+        "trials": {
+            share: statistics.fmean(row["trials"][share] for row in found)
+            for share in map(str, SHARES)
+        },
+    }
     for profile in PROFILES:
         known = {
             share: [v for r in found if (v := r["regrets"][share][profile]) is not None]
@@ -243,7 +274,7 @@ def in_words(document: dict[str, Any]) -> str:
         f"{len(document['tables'])} tables, {document['seeds']} seeds each; `balanced`, normalised "
         "regret (0: as an exhaustive search, 1: the median config)",
         f"{'method':20s} " + " ".join(f"{f'at {share:.0%}':>18s}" for share in SHARES)
-        + f" {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} {'OOM':>4s}",
+        + f" {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} {'OOM':>4s} {'trials':>7s}",
     ]  # fmt: skip
     for method, found in document["methods"].items():
         cells = []
@@ -257,7 +288,15 @@ def in_words(document: dict[str, Any]) -> str:
             f"{method:20s} " + " ".join(f"{cell:>18s}" for cell in cells)
             + f" {success:>12s} {'never' if median is None else f'{median:.1%}':>8s}"
             + f" {_number(found['p_score']):>6s} {found['ooms']:4d}"
+            + f" {found['trials'][str(SHARES[-1])]:7.1f}"
         )  # fmt: skip
+    lines.append(f"within 10 % and trials, the baseline among them: at {SHARES[-1]:.0%}")
+    for name, told in document["noise"].items():
+        good = "all tied" if told["good"] is None else f"{told['good']} within 10 % of the best"
+        lines.append(
+            f"{name}: {told['configs']} configs, {good}; its halves rank them alike by "
+            f"{told['agreement']:.2f} (Spearman)"
+        )
     return "\n".join(lines)
 
 
