@@ -46,11 +46,15 @@ _FAILURES: dict[str, Callable[[str], Outcome]] = {
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """The measurements of one half of a table, by config, in the order of their repeats."""
+    """The measurements of one half of a table, by config, in the order of their repeats.
+
+    `compile_s` has the longest and the shortest compilation of each config in the whole table: what
+    its first measurement took, and what one takes whose program is in the cache.
+    """
 
     facts: dict[str, Any]
     rows: dict[HardwareConfig, tuple[Measurement, ...]]
-    cold_compile_s: dict[HardwareConfig, float]
+    compile_s: dict[HardwareConfig, tuple[float, float]]
 
     @property
     def one_pass_s(self) -> float:
@@ -59,22 +63,26 @@ class Half:
 
     def cost_s(self, row: Measurement, *, is_first: bool) -> float:
         """Return the device-seconds of a measurement; the first of a config compiles."""
-        compile_s = row.record.phases.get("compile", 0.0)
-        cold_s = self.cold_compile_s[hardware_of(row.record)] if is_first else compile_s
-        return (row.record.duration or 0.0) - compile_s + cold_s
+        return (row.record.duration or 0.0) - _compile_s(row) + self.compiles_s(row, is_first)
+
+    def compiles_s(self, row: Measurement, is_first: bool) -> float:
+        """Return how long a measurement compiles."""
+        longest, shortest = self.compile_s[hardware_of(row.record)]
+        return longest if is_first else shortest
 
 
 def halves(grid: Grid) -> tuple[Half, Half]:
     """Return the half to search on (even repeats) and the half to judge by (odd ones)."""
     parts: tuple[dict[HardwareConfig, list[Measurement]], ...] = ({}, {})
-    cold: dict[HardwareConfig, float] = {}
+    compile_s: dict[HardwareConfig, tuple[float, float]] = {}
     for row in sorted(grid.rows, key=lambda r: (r.config, r.repeat)):
         measurement = row.measurement(outcome_of(row.record))
         parts[row.repeat % 2].setdefault(row.config, []).append(measurement)
-        compile_s = row.record.phases.get("compile", 0.0)
-        cold[row.config] = max(compile_s, cold.get(row.config, 0.0))
+        took_s = _compile_s(measurement)
+        longest, shortest = compile_s.get(row.config, (took_s, took_s))
+        compile_s[row.config] = (max(longest, took_s), min(shortest, took_s))
     searched, judging = (
-        Half(grid.facts, {config: tuple(rows) for config, rows in part.items()}, cold)
+        Half(grid.facts, {config: tuple(rows) for config, rows in part.items()}, compile_s)
         for part in parts
     )
     return searched, judging
@@ -130,13 +138,15 @@ class TableBench:
         record = replace(row.record, trial=order.trial, replicate=order.replicate)
         measurement = replace(row, record=record)
         cost_s = self._half.cost_s(row, is_first=times == 0)
+        phases = record.phases | {"compile": self._half.compiles_s(row, times == 0)}
         for number, point in enumerate(row.curve, start=1):
             if (ended := on_block(_event(point))) is not None:
                 cost_s -= sum(p.seconds for p in row.curve[number:])
                 measurement = _cut(measurement, number, ended)
                 break
         self._clock.now_s += cost_s
-        return replace(measurement, record=replace(measurement.record, duration=cost_s))
+        record = replace(measurement.record, duration=cost_s, phases=phases)
+        return replace(measurement, record=record)
 
     def util_so_far(self) -> float | None:
         """Return the utilisation of the running trial: a table has that of its whole window."""
@@ -383,6 +393,10 @@ def outcome_of(record: TrialRecord) -> Outcome:
     if record.status == "success":
         return Completed(record.reason)
     return _FAILURES[record.status](record.reason or "as recorded")
+
+
+def _compile_s(row: Measurement) -> float:
+    return row.record.phases.get("compile", 0.0)
 
 
 def _exported(session: Session) -> dict[str, HardwareConfig]:

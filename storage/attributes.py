@@ -17,8 +17,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from storage.journal import Entry, entry_from_data, entry_to_data
-from storage.records import CurvePoint, DeviceSample, TrialRecord, record_from_dict
-from storage.recovery import RECORD_ATTR
+from storage.records import CurvePoint, DeviceSample, TrialRecord
+from storage.recovery import record_of
 from storage.telemetry import Telemetry
 
 PREFIX = "tuner:measured:"
@@ -144,8 +144,8 @@ class AttributeTelemetry:
             return known
         attrs = trial.system_attrs
         records = [entry_from_data(attrs[key]).record for _, key in _measurements(attrs)]
-        if not records and RECORD_ATTR in trial.user_attrs:
-            records = [record_from_dict(json.loads(trial.user_attrs[RECORD_ATTR]))]
+        if not records and (shown := record_of(trial)) is not None:
+            records = [shown]
         if trial.state.is_finished():
             self._known[trial.number] = records
         return records

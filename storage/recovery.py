@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.records import INFEASIBLE_STATUSES, TrialRecord
+from storage.records import INFEASIBLE_STATUSES, TrialRecord, record_from_dict
 
 DASHBOARD_FIELDS = (
     "status",
@@ -53,6 +53,12 @@ def record_text(record: TrialRecord) -> str:
             lines.append("")
         lines[-1] += token
     return "\n".join(lines)
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord | None:
+    """Return the record that a trial shows, None if it shows none."""
+    stored: str | None = trial.user_attrs.get(RECORD_ATTR)
+    return None if stored is None else record_from_dict(json.loads(stored))
 
 
 def running_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -36,7 +36,7 @@ from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
-from tuner.stopping import expected_trial_s
+from tuner.stopping import expected_again_s
 from tuner.workload import workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
@@ -104,7 +104,7 @@ def confirm(session: Session) -> list[str]:
             left = session.time_left_s()
             if session.bench.interrupts.count:
                 return ["not measured again: the study was interrupted"]
-            if left is not None and left < expected_trial_s(session.records()):
+            if left is not None and left < expected_again_s(session.records()):
                 return ["not measured again: the budget was spent"]
             _measure_again(session, summary)
     return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]

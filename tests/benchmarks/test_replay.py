@@ -88,11 +88,13 @@ def test_what_was_not_reached_counts_as_never() -> None:
     rows = [
         {"regrets": {s: dict.fromkeys(("balanced", "max_gpu", "max_quality"), r)
                      for s in ("0.05", "0.1", "0.2")},
+         "trials": {"0.05": 1, "0.1": 3, "0.2": 5 + r},
          "share_to_near": near, "path": [r] * 40, "ooms": 0}
         for r, near in ((0.0, 0.1), (0.2, None))
     ]  # fmt: skip
     found = summary(rows, rows)
     assert found["balanced"]["0.1"]["success_rate"] == 0.5
+    assert found["trials"] == {"0.05": 1, "0.1": 3, "0.2": 5.1}
     assert found["share_to_5pct"] == {"median": None, "p90": None, "never": 1}
     assert p_score(rows[:1], rows) == pytest.approx(1.0)
 

@@ -172,6 +172,7 @@ def test_a_study_that_was_stopped_for_longer_than_the_time_out_blames_no_config(
     # As when the machine is suspended: everything stands still and goes on together.
     with studies("os.environ['STAND_IN_TRIAL_S'] = '6'\n" + TRAIN, timeout_s=12.0) as study:
         study.wait_for("block")
+        time.sleep(0.5)  # it has told of the block and waits again: where a process stands still
         family = study.family()
         for process in family:
             process.suspend()

@@ -10,6 +10,7 @@ from tests.tuner.measurements import failure, record
 from tuner.stopping import (
     FIRST_GUESS_S,
     counted,
+    expected_again_s,
     expected_trial_s,
     finalists_reserve_s,
     gain_is_spent,
@@ -130,6 +131,18 @@ def test_a_trial_is_expected_to_take_the_upper_quartile_of_those_that_succeeded(
     records.append(failure(7, "timeout", duration=300.0))
     assert expected_trial_s(records) == 6.0
     assert finalists_reserve_s(records) == 18.0
+
+
+def test_measuring_once_more_is_expected_to_take_the_program_from_the_cache() -> None:
+    # All took 12 s, 8 of them compiling; the baseline's repeats compiled in 2 and 4 s.
+    cold = [record(n, duration=12.0, phases={"compile": 8.0}) for n in range(3)]
+    warm = [
+        record(0, replicate=n, duration=4.0 + took_s, phases={"compile": took_s})
+        for n, took_s in ((1, 2.0), (2, 4.0))
+    ]
+    assert expected_again_s([*cold, *warm]) == 12.0 - 8.0 + 3.0
+    assert finalists_reserve_s([*cold, *warm]) == 3 * 7.0
+    assert expected_again_s(cold) == expected_trial_s(cold) == 12.0
 
 
 def test_before_any_trial_was_timed_a_guess_stands_in() -> None:

@@ -97,7 +97,7 @@ class SmoothModel:
     def predict(self, points: Array, trend: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value at each point."""
         basis = np.column_stack([np.ones(len(points)), trend])
-        cross = _matern(points, self._points, self._lengths)
+        cross = matern(points, self._points, self._lengths)
         mean = basis @ self._weights + cross @ self._alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self._factor, cross.T))
         variance = np.maximum(1e-9, 1.0 - explained) * self._scale
@@ -106,7 +106,7 @@ class SmoothModel:
     def _solve(self, logs: Array) -> float:
         """Take lengths and noise; return their negative log posterior."""
         self._lengths, noise = np.exp(logs[:-1]), float(np.exp(logs[-1]))
-        covariance = _matern(self._points, self._points, self._lengths)
+        covariance = matern(self._points, self._points, self._lengths)
         covariance[np.diag_indices_from(covariance)] += noise + 1e-8
         self._factor = cho_factor(covariance, lower=True)
         solved = cho_solve(self._factor, self._basis)
@@ -136,7 +136,8 @@ def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     return np.asarray(deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)))
 
 
-def _matern(left: Array, right: Array, lengths: Array) -> Array:
+def matern(left: Array, right: Array, lengths: Array) -> Array:
+    """Return the Matérn 5/2 covariance of N points with M others, [N, M]; 1 where they meet."""
     gaps = (left[:, None, :] - right[None, :, :]) / lengths
     distance = np.sqrt(5.0 * np.maximum(0.0, (gaps**2).sum(-1)))
     return np.asarray((1.0 + distance + distance**2 / 3.0) * np.exp(-distance))

@@ -3,19 +3,17 @@
 Apart from the sampler because what is proposed and what is cut have nothing in common.
 """
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from storage.records import TrialRecord, record_from_dict
-from storage.recovery import RECORD_ATTR
+from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.profile_rules import BUSY_SHARE, QUALITY_FLOOR, UTIL_TIE
 from tuner.references import References
 from tuner.score import score
+from tuner.search.known import KnownRecords
 
 SO_FAR_ATTR = "tuner:so_far"
 """System attribute of a running trial: `sps` and `device_util`, as measured up to a milestone."""
@@ -80,7 +78,7 @@ class LosslessPruner(optuna.pruners.BasePruner):
 
     def __init__(self) -> None:
         """Make the pruner of one study."""
-        self._read: dict[int, TrialRecord] = {}
+        self._known = KnownRecords()
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial that reported its speed and utilisation is out of reach."""
@@ -94,7 +92,7 @@ class LosslessPruner(optuna.pruners.BasePruner):
         if is_other_aim or not {"gpu", "quality"} <= set(references.components):
             return False
         fewest = max(FEWEST, facts.get("config", {}).get("min_feasible", 0))  # what is cut is none
-        bar = Bar.of(self._records(study), references, fewest=fewest)
+        bar = Bar.of(self._known.of(study), references, fewest=fewest)
         if bar is None:
             return False
         most = min(100.0, MARGIN * util)
@@ -103,14 +101,6 @@ class LosslessPruner(optuna.pruners.BasePruner):
         ).final_score
         is_slow = best is not None and best < bar.score
         return is_slow and most < bar.util and most <= bar.busy_util
-
-    def _records(self, study: optuna.Study) -> list[TrialRecord]:
-        """Return what the completed trials measured; each is read once, it is asked for often."""
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            stored: Any = trial.user_attrs.get(RECORD_ATTR)
-            if stored is not None and trial.number not in self._read:
-                self._read[trial.number] = record_from_dict(json.loads(stored))
-        return list(self._read.values())
 
 
 def _may_be_profile(record: TrialRecord) -> bool:

@@ -40,8 +40,8 @@ _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState
 def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSampler":
     """Return the sampler of a setting: `auto`, `tpe`, `gp`, `structured`, `grid` or `random`.
 
-    `auto` is Optuna's multivariate TPE. On resume give another seed, or the start-up proposals
-    are repeated.
+    `auto` is `structured`, `tpe` Optuna's multivariate one. On resume give another seed, or the
+    start-up proposals are repeated.
 
     Raises:
         UsageError: `gp` without torch, which Optuna's GP needs.
@@ -57,9 +57,9 @@ def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSample
     inner: BaseSampler | None = None
     if name == "gp":
         inner = GPSampler(seed=seed)
-    elif name in ("auto", "tpe"):
+    elif name == "tpe":
         inner = TPESampler(seed=seed, multivariate=True)
-    elif name == "structured":
+    elif name in ("auto", "structured"):
         from tuner.search.structured import StructuredSampler
 
         inner = StructuredSampler(space, seed=seed)

@@ -1,10 +1,13 @@
 """The sampler `structured`: proposes by what is known of the structure of hardware configs.
 
-Usable in any Optuna study whose objective suggests the dimensions of a space; where its trials
-carry the user attribute `sps` (env-steps per second), their speed is modelled too.
+In a study of tuner's it knows what the score is made of, and expects something of every config as
+soon as the baseline is measured. Usable in any other Optuna study whose objective suggests the
+dimensions of a space: it then models the value alone, and the speed where trials carry the user
+attribute `sps` (env-steps per second).
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,22 +16,34 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.model import Array, SpeedModel, expected_improvement
+from storage.records import TrialRecord
+from storage.studies import study_facts
+from tuner.aggregate import hardware_of
+from tuner.references import References
+from tuner.search.expectation import Measured, ScoreModel
+from tuner.search.known import KnownRecords
+from tuner.search.model import Array, expected_improvement
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import HardwareConfig, SearchSpace, config_of
 
 STARTUP = 5
-"""Trials that are spread over the space before a model is asked, the baseline among them."""
+"""Trials that are spread over the space before the value alone is modelled."""
+
+
+LEAST = 1e-6
+"""What a score counts for beside its gain: it decides where nothing is expected to gain."""
 
 
 class StructuredSampler(BaseSampler):
-    """Spreads a few trials, then proposes what may improve most for its cost."""
+    """Proposes what may improve most for its cost."""
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         """Sample from `space`."""
         self._space = space
         self._configs = space.configs()
         self._random = random.Random(seed)
+        self._draws = np.random.default_rng(seed)
+        self._known = KnownRecords()
         self._independent = RandomSampler(seed=seed)
         self._scale = Scale.of(space)
         self._points = self._scale.points(self._configs)
@@ -36,6 +51,7 @@ class StructuredSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Take fresh random states, as Optuna asks of a sampler in a new worker."""
         self._random = random.Random()
+        self._draws = np.random.default_rng()
         self._independent.reseed_rng()
 
     def infer_relative_search_space(
@@ -54,6 +70,11 @@ class StructuredSampler(BaseSampler):
         left = [i for i, config in enumerate(self._configs) if config not in tried]
         if not left:
             return {}
+        references = _references(study)
+        if references is not None:
+            return self._most_promising(
+                study, references, [self._configs[i] for i in left]
+            ).params()
         places = {config: i for i, config in enumerate(self._configs)}
         seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
         taken = [places[c] for c in tried if c in places]
@@ -70,6 +91,24 @@ class StructuredSampler(BaseSampler):
     ) -> Any:
         """Draw one dimension uniformly; reached only once the space is exhausted."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _most_promising(
+        self, study: optuna.Study, references: References, left: Sequence[HardwareConfig]
+    ) -> HardwareConfig:
+        """Return what is expected to raise the best score most, for each second that it takes."""
+        records = self._known.of(study)
+        measured = [parts for record in records if (parts := _parts(record)) is not None]
+        model = ScoreModel(references.scores(), measured)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if configs := [c for t in running if (c := config_of(_params(t))) is not None]:
+            # As if they brought what is expected of them: no two workers try neighbours.
+            expected = [model.expected(config) for config in configs]
+            model = ScoreModel(references.scores(), [*measured, *expected])
+        scores = [r.final_score or 0.0 for r in records if r.quality_acceptable is not False]
+        drawn = model.draw(left, random=self._draws)
+        gain = np.maximum(0.0, drawn - max(scores, default=0.0)).mean(axis=1)
+        worth = gain / _cost(model.sps(left)) + LEAST * drawn.mean(axis=1)
+        return left[int(np.argmax(worth))]
 
     def _spread(self, left: list[int], taken: list[int]) -> int:
         """Return a config far from those that were tried, one of the farthest at random."""
@@ -89,14 +128,34 @@ class StructuredSampler(BaseSampler):
         model = Surrogate(self._scale, configs, targets, rates)
         mean, deviation = model.predict(candidates)
         gain = expected_improvement(mean, deviation, float(targets.max()))
-        return left[int(np.argmax(gain / self._cost(model.speed, candidates)))]
+        if model.speed is not None:
+            gain = gain / _cost(np.array([model.speed.sps(config) for config in candidates]))
+        return left[int(np.argmax(gain))]
 
-    def _cost(self, speed: SpeedModel | None, configs: list[HardwareConfig]) -> Array:
-        """Return how long each config takes beside the quickest, mildly: half is set-up."""
-        if speed is None:
-            return np.ones(len(configs))
-        window = np.array([1.0 / speed.sps(config) for config in configs])
-        return np.asarray(np.sqrt(0.5 + 0.5 * window / window.min()))
+
+def _cost(sps: Array) -> Array:
+    """Return how long each config takes beside the quickest, mildly: half is set-up."""
+    window = sps.max() / sps
+    return np.asarray(np.sqrt(0.5 + 0.5 * window))
+
+
+def _references(study: optuna.Study) -> References | None:
+    """Return what a study of tuner's scores by; None for any other, or where seconds are sought."""
+    stored = study_facts(study).get("references")
+    if stored is None:
+        return None
+    references = References.from_json(stored)
+    return None if references.target_s is not None else references
+
+
+def _parts(record: TrialRecord) -> Measured | None:
+    """Return what a record says of its config; one that diverged has learned nothing."""
+    config = hardware_of(record)
+    if record.status == "diverged":
+        return Measured(config, None, 0.0, None)
+    if record.status != "success":
+        return None
+    return Measured(config, record.device_util, record.quality_score, record.sps)
 
 
 def _has_config(trial: FrozenTrial) -> bool:
