@@ -1,6 +1,7 @@
 """The ways to search that are replayed: ours and what it must beat."""
 
 from functools import partial
+from importlib.util import find_spec
 
 from optuna.samplers import BaseSampler
 from replay_study import Half, Method
@@ -28,4 +29,5 @@ METHODS: dict[str, Method] = {
     # The first tool: light configs before heavy ones, given up after three without a gain.
     "ascending_patience3": _method("grid", patience=3, min_trials=1, min_gain=0.5),
 }
-"""`gp` is added by its extra (torch)."""
+if find_spec("torch") is not None:  # the extra `gp`
+    METHODS["gp"] = _method("gp", sampler="gp")
