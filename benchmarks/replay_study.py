@@ -4,7 +4,9 @@ Only what runs a trial and where results are kept are replaced, so that a trial 
 Time is the device's, as it was recorded: a config's first measurement pays for its compilation.
 """
 
+import itertools
 import random
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -48,8 +50,8 @@ _FAILURES: dict[str, Callable[[str], Outcome]] = {
 class Half:
     """The measurements of one half of a table, by config, in the order of their repeats.
 
-    `compile_s` has the longest and the shortest compilation of each config in the whole table: what
-    its first measurement took, and what one takes whose program is in the cache.
+    `compile_s` has two figures of each config, from the whole table: the longest compilation, and
+    the shortest of a program from the cache, the median over all configs where it has none.
     """
 
     facts: dict[str, Any]
@@ -67,20 +69,25 @@ class Half:
 
     def compiles_s(self, row: Measurement, is_first: bool) -> float:
         """Return how long a measurement compiles."""
-        longest, shortest = self.compile_s[hardware_of(row.record)]
-        return longest if is_first else shortest
+        cold_s, warm_s = self.compile_s[hardware_of(row.record)]
+        return cold_s if is_first else warm_s
 
 
 def halves(grid: Grid) -> tuple[Half, Half]:
     """Return the half to search on (even repeats) and the half to judge by (odd ones)."""
     parts: tuple[dict[HardwareConfig, list[Measurement]], ...] = ({}, {})
-    compile_s: dict[HardwareConfig, tuple[float, float]] = {}
+    took_s: dict[HardwareConfig, list[float]] = {}
+    cached_s: dict[HardwareConfig, list[float]] = {}
     for row in sorted(grid.rows, key=lambda r: (r.config, r.repeat)):
         measurement = row.measurement(outcome_of(row.record))
         parts[row.repeat % 2].setdefault(row.config, []).append(measurement)
-        took_s = _compile_s(measurement)
-        longest, shortest = compile_s.get(row.config, (took_s, took_s))
-        compile_s[row.config] = (max(longest, took_s), min(shortest, took_s))
+        took_s.setdefault(row.config, []).append(_compile_s(measurement))
+        if row.record.compile_cached:
+            cached_s.setdefault(row.config, []).append(_compile_s(measurement))
+    usual_s = statistics.median(
+        itertools.chain(*cached_s.values()) if cached_s else itertools.chain(*took_s.values())
+    )
+    compile_s = {c: (max(all_s), min(cached_s.get(c, [usual_s]))) for c, all_s in took_s.items()}
     searched, judging = (
         Half(grid.facts, {config: tuple(rows) for config, rows in part.items()}, compile_s)
         for part in parts

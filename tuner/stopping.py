@@ -6,7 +6,6 @@ uninterrupted one would have.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 
 from storage.records import TrialRecord
 from tuner.aggregate import NUMBERS, hardware_of, objectives
@@ -70,26 +69,28 @@ def little_is_left(
 
 def expected_trial_s(records: Sequence[TrialRecord]) -> float:
     """Return how long a trial takes: the upper quartile of those that ran to their end."""
-    durations = [r.duration for r in records if r.status == "success" and r.duration is not None]
-    if len(durations) < 2:
-        return durations[0] if durations else FIRST_GUESS_S
-    return statistics.quantiles(durations, n=4)[2]
+    return _upper_quartile([duration_s for _, duration_s in _timed(records)])
 
 
 def expected_again_s(records: Sequence[TrialRecord]) -> float:
-    """Return how long a config takes that was measured before: its program is in the cache.
+    """Return how long it takes to measure a finalist once more, whose program is in the cache.
 
-    As `expected_trial_s`, with the time that repeats took to compile in place of each trial's own.
+    As `expected_trial_s`, with the time that repeats took to compile in place of each trial's own,
+    and that of a probe. Where another machine compiled the program, it takes longer by that.
     """
-    repeats = [r.phases["compile"] for r in records if r.replicate and "compile" in r.phases]
-    if not repeats:
+    timed = _timed(records)
+    warm_s = _median(
+        [r.phases["compile"] for r, _ in timed if r.replicate and "compile" in r.phases]
+    )
+    probe_s = _median([r.phases["probe"] for r, _ in timed if "probe" in r.phases]) or 0.0
+    if warm_s is None:
         return expected_trial_s(records)
-    again_s = statistics.median(repeats)
-    return expected_trial_s(
+    return _upper_quartile(
         [
-            replace(r, duration=r.duration - r.phases.get("compile", again_s) + again_s)
-            for r in records
-            if r.duration is not None
+            duration_s
+            - (r.phases.get("compile", warm_s) - warm_s)
+            - (r.phases.get("probe", 0.0) - probe_s)
+            for r, duration_s in timed
         ]
     )
 
@@ -97,6 +98,20 @@ def expected_again_s(records: Sequence[TrialRecord]) -> float:
 def finalists_reserve_s(records: Sequence[TrialRecord]) -> float:
     """Return the time to keep for measuring each profile's config once more."""
     return FINALISTS * expected_again_s(records)
+
+
+def _timed(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, float]]:
+    return [(r, r.duration) for r in records if r.status == "success" and r.duration is not None]
+
+
+def _upper_quartile(durations: Sequence[float]) -> float:
+    if len(durations) < 2:
+        return durations[0] if durations else FIRST_GUESS_S
+    return statistics.quantiles(durations, n=4)[2]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def reason_to_stop(

@@ -76,5 +76,6 @@ def _row(config: HardwareConfig, repeat: int, draws: random.Random, noise: float
         peak_memory_gb=1e-5 * config.batch_size, predicted_memory_gb=1e-5 * config.batch_size,
         duration=1.0 + compile_s + window_s, env_steps=ENV_STEPS, window_s=window_s,
         phases={"start": 0.5, "compile": compile_s, "window": window_s, "evaluate": 0.5},
+        compile_cached=repeat > 0,
     )  # fmt: skip
     return Row(record, curve, Evaluation(returns, 0.001, params_changed=True))

@@ -1,6 +1,7 @@
 """When a search ends, from records made by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,6 +143,11 @@ def test_measuring_once_more_is_expected_to_take_the_program_from_the_cache() ->
     ]
     assert expected_again_s([*cold, *warm]) == 12.0 - 8.0 + 3.0
     assert finalists_reserve_s([*cold, *warm]) == 3 * 7.0
+    # Repeats of the baseline were probed, for 1 s; so are finalists.
+    probed = [
+        replace(r, duration=(r.duration or 0) + 1, phases=r.phases | {"probe": 1.0}) for r in warm
+    ]
+    assert expected_again_s([*cold, *probed]) == 12.0 - 8.0 + 3.0 + 1.0
     assert expected_again_s(cold) == expected_trial_s(cold) == 12.0
 
 

@@ -5,11 +5,11 @@ parts of a score behave alike on every device and workload, so that each can be 
 anything but the baseline was measured. A few dozen seconds of measuring then go where they tell.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from tuner.score import FULL_UTIL, ScoreReferences
@@ -18,13 +18,15 @@ from tuner.space import HardwareConfig
 
 NOISE = 0.15
 """Variance between measurements of one config, as a share of what configs differ by."""
-DRAWS = 256
-CONSTANT = 2.0
-"""Variance of a part's level, in units of its doubt: one measurement settles it."""
-MOST = 400
-"""Values that a part is learned from; of more the last ones, which a search has chosen best."""
+LEVEL = 2.0
+"""Variance of the level that all configs share, likewise: one measurement nearly settles it."""
 CERTAINTY = 4.0
 """How many measurements the doubt before any of them counts as."""
+MOST = 400
+"""Values that a part is learned from; of more the last ones, which a search has chosen best."""
+DRAWS = 256
+FAILED = 0.05
+"""Quality up to which a config is taken to have learned nothing: no profile would be it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,51 +63,6 @@ class Measured:
     sps: float | None
 
 
-class ScoreModel:
-    """Draws what the scores of configs may be, given those that were measured."""
-
-    def __init__(self, references: ScoreReferences, measured: Sequence[Measured]) -> None:
-        """Learn from measurements; `references` says what the score is made of."""
-        self._references = references
-        self._util = Part.fit(
-            UTIL, [(m.config, m.device_util / FULL_UTIL) for m in measured if m.device_util]
-        )
-        self._quality = Part.fit(
-            QUALITY,
-            [(m.config, m.quality_score) for m in measured if m.quality_score is not None],
-        )
-        self._log_sps = Part.fit(LOG_SPS, [(m.config, np.log2(m.sps)) for m in measured if m.sps])
-
-    def expected(self, config: HardwareConfig) -> Measured:
-        """Return the most likely parts of a config: what one that is being measured may bring."""
-        util, quality, log_sps = (
-            float(part.predict([config])[0][0])
-            for part in (self._util, self._quality, self._log_sps)
-        )
-        return Measured(
-            config, FULL_UTIL * max(0.0, util), min(1.0, max(0.0, quality)), 2.0**log_sps
-        )
-
-    def sps(self, configs: Sequence[HardwareConfig]) -> Array:
-        """Return the expected env-steps per second of N configs, [N]."""
-        return np.asarray(2.0 ** self._log_sps.predict(configs)[0])
-
-    def draw(self, configs: Sequence[HardwareConfig], *, random: np.random.Generator) -> Array:
-        """Return `DRAWS` possible scores of each of N configs, [N, DRAWS], in [0, 1].
-
-        The parts of a config, and the configs, are drawn independently of each other.
-        """
-        used, weights = self._references.components, self._references.weights.as_dict()
-        sps = 2.0 ** self._log_sps.draw(configs, random)
-        parts = {
-            "gpu": np.clip(self._util.draw(configs, random), 0.0, 1.0),
-            "quality": np.clip(self._quality.draw(configs, random), 0.0, 1.0),
-            "sps": sps / (sps + self._references.sps),
-        }
-        total = sum(weights[name] for name in used)
-        return np.asarray(sum(weights[name] * parts[name] for name in used) / total)
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """A Gaussian process of one part: Matérn 5/2 around its prior, with fixed lengths.
@@ -117,53 +74,130 @@ class Part:
     prior: Prior
     points: Array
     level: float
-    factor: tuple[Array, bool] | None
+    factor: tuple[Array, bool]
     alpha: Array
     variance: float
 
     @classmethod
     def fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
-        """Learn from the values of some configs, perhaps none, some perhaps more than once."""
+        """Learn from the values of one or more configs, some perhaps more than once."""
         known = known[-MOST:]
         points = _points([config for config, _ in known])
         rest = np.array([value for _, value in known]) - _trend(prior, points)
-        if not known:
-            return cls(prior, points, 0.5, None, rest, (1 + CONSTANT) * prior.doubt**2)
         level = float(rest.mean())
         rest = rest - level
         covariance = _covariance(prior, points, points)
         covariance[np.diag_indices_from(covariance)] += NOISE
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
-        variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) + CERTAINTY)
+        # The level is taken from the values themselves: one of them tells nothing of the doubt.
+        variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
         return cls(prior, points, level, factor, alpha, float(variance))
+
+    @classmethod
+    def of(
+        cls,
+        prior: Prior,
+        known: Sequence[tuple[HardwareConfig, float]],
+        running: Sequence[HardwareConfig],
+    ) -> "Part | None":
+        """Learn from values, and from `running` as if they had brought what is expected of them.
+
+        None where nothing was measured.
+        """
+        if not known:
+            return None
+        part = cls.fit(prior, known)
+        if not running:
+            return part
+        expected = zip(running, part.predict(running)[0].tolist(), strict=True)
+        return replace(cls.fit(prior, [*known, *expected]), variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
         points = _points(configs)
-        mean = self.level + _trend(self.prior, points)
-        if self.factor is None:
-            return mean, np.full(len(points), np.sqrt(self.variance))
         cross = _covariance(self.prior, points, self.points)
+        mean = self.level + _trend(self.prior, points) + cross @ self.alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
-        left = np.maximum(1e-6, 1 + CONSTANT - explained)
-        return mean + cross @ self.alpha, np.sqrt(self.variance * left)
-
-    def draw(self, configs: Sequence[HardwareConfig], random: np.random.Generator) -> Array:
-        """Return possible values of N configs, [N, DRAWS]."""
-        mean, deviation = self.predict(configs)
-        noise = random.standard_normal((len(mean), DRAWS))
-        return np.asarray(mean[:, None] + deviation[:, None] * noise)
+        left = np.maximum(1e-6, 1 + LEVEL - explained)
+        return mean, np.sqrt(self.variance * left)
 
 
-def _points(configs: Sequence[HardwareConfig]) -> NDArray[np.float64]:
-    """Return where N configs lie, [N, 5], in doublings; one rate for all is no difference."""
-    return np.log2(
-        [
-            (c.minibatch_size, c.batch_size, c.num_epochs, c.num_envs, c.learning_rate or 1.0)
-            for c in configs
+class ScoreModel:
+    """Draws what the scores of configs may be, given those that were measured.
+
+    Its parts are `util` (a share of `FULL_UTIL`), `quality` and `log_sps`, each None where it was
+    never measured.
+    """
+
+    def __init__(
+        self,
+        references: ScoreReferences,
+        measured: Sequence[Measured],
+        running: Sequence[HardwareConfig] = (),
+    ) -> None:
+        """Learn what scores are.
+
+        Args:
+            references: what the score is made of.
+            measured: what is known.
+            running: configs that are being measured.
+        """
+        self._references = references
+        util = [
+            (m.config, m.device_util / FULL_UTIL) for m in measured if m.device_util is not None
         ]
-        or np.ones((0, 5))
+        quality = [(m.config, m.quality_score) for m in measured if m.quality_score is not None]
+        log_sps = [(m.config, math.log2(m.sps)) for m in measured if m.sps]
+        self.util = Part.of(UTIL, util, running)
+        self.quality = Part.of(QUALITY, quality, running)
+        self.log_sps = Part.of(LOG_SPS, log_sps, running)
+
+    def sps(self, configs: Sequence[HardwareConfig]) -> Array:
+        """Return the expected env-steps per second of N configs, [N]; 1 where none is known."""
+        if self.log_sps is None:
+            return np.ones(len(configs))
+        return np.asarray(2.0 ** self.log_sps.predict(configs)[0])
+
+    def draw(self, configs: Sequence[HardwareConfig], *, random: np.random.Generator) -> Array:
+        """Return `DRAWS` possible scores of each of N configs, [N, DRAWS], in [0, 1].
+
+        The parts are drawn independently of each other, each alike for all configs, so that
+        configs differ by what is expected of them and not by their luck. A config that learns
+        nothing has 0: it could not be a profile.
+        """
+        used, weights = self._references.components, self._references.weights.as_dict()
+        sps = 2.0 ** _draw(self.log_sps, configs, random)
+        quality = np.clip(_draw(self.quality, configs, random), 0.0, 1.0)
+        parts = {
+            "gpu": np.clip(_draw(self.util, configs, random), 0.0, 1.0),
+            "quality": quality,
+            "sps": sps / (sps + self._references.sps),
+        }
+        total = sum(weights[name] for name in used)
+        scores = np.asarray(sum(weights[name] * parts[name] for name in used) / total)
+        return np.where(quality > FAILED, scores, 0.0) if "quality" in used else scores
+
+
+def _draw(
+    part: Part | None, configs: Sequence[HardwareConfig], random: np.random.Generator
+) -> Array:
+    """Return possible values of N configs, [N, DRAWS]; 0 where nothing is known."""
+    if part is None:
+        return np.zeros((len(configs), DRAWS))
+    mean, deviation = part.predict(configs)
+    return np.asarray(mean[:, None] + deviation[:, None] * random.standard_normal(DRAWS)[None, :])
+
+
+def _points(configs: Sequence[HardwareConfig]) -> Array:
+    """Return where N configs lie, [N, 5], in doublings; one rate for all is no difference."""
+    return np.asarray(
+        np.log2(
+            [
+                (c.minibatch_size, c.batch_size, c.num_epochs, c.num_envs, c.learning_rate or 1.0)
+                for c in configs
+            ]
+        )
     )
 
 
@@ -172,4 +206,4 @@ def _trend(prior: Prior, points: Array) -> Array:
 
 
 def _covariance(prior: Prior, left: Array, right: Array) -> Array:
-    return np.asarray(matern(left, right, np.array(prior.lengths)) + CONSTANT)
+    return np.asarray(matern(left, right, np.array(prior.lengths)) + LEVEL)

@@ -1,7 +1,8 @@
 """What the finished trials of a study measured, each read once: it is asked for again and again."""
 
-import optuna
-from optuna.trial import TrialState
+from collections.abc import Iterable
+
+from optuna.trial import FrozenTrial, TrialState
 
 from storage.records import TrialRecord
 from storage.recovery import record_of
@@ -10,15 +11,18 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class KnownRecords:
-    """The records that the finished trials of one study show, without their replicates."""
+    """The records that finished trials show: each one's last measurement, without its repeats."""
 
     def __init__(self) -> None:
         """Know none yet."""
         self._read: dict[int, TrialRecord | None] = {}
 
-    def of(self, study: optuna.Study) -> list[TrialRecord]:
-        """Return them by trial; those of failed trials say nothing."""
-        for trial in study.get_trials(deepcopy=False, states=_FINISHED):
-            if trial.number not in self._read:
-                self._read[trial.number] = record_of(trial)
-        return [record for _, record in sorted(self._read.items()) if record is not None]
+    def of(self, trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
+        """Return those of some trials, in their order; failed ones say nothing."""
+        found = []
+        for trial in trials:
+            if trial.state in _FINISHED:
+                if trial._trial_id not in self._read:
+                    self._read[trial._trial_id] = record_of(trial)
+                found.append(self._read[trial._trial_id])
+        return [record for record in found if record is not None]

@@ -92,7 +92,7 @@ class LosslessPruner(optuna.pruners.BasePruner):
         if is_other_aim or not {"gpu", "quality"} <= set(references.components):
             return False
         fewest = max(FEWEST, facts.get("config", {}).get("min_feasible", 0))  # what is cut is none
-        bar = Bar.of(self._known.of(study), references, fewest=fewest)
+        bar = Bar.of(self._known.of(study.get_trials(deepcopy=False)), references, fewest=fewest)
         if bar is None:
             return False
         most = min(100.0, MARGIN * util)

@@ -30,6 +30,11 @@ STARTUP = 5
 """Trials that are spread over the space before the value alone is modelled."""
 
 
+CANDIDATES = 4_000
+"""Untried configs that are compared; of more so many at random, or a proposal takes seconds."""
+MOST_VALUES = 100
+"""Values that the value alone is modelled from; of more the best: its lengths are fitted anew."""
+OUT_OF_MEMORY = ("oom", "predicted_oom")
 LEAST = 1e-6
 """What a score counts for beside its gain: it decides where nothing is expected to gain."""
 
@@ -65,16 +70,16 @@ class StructuredSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the config to try next; {} when all have been tried."""
-        known = [t for t in study.get_trials(deepcopy=False) if _has_config(t)]
+        trials = study.get_trials(deepcopy=False)
+        known = [t for t in trials if _has_config(t)]
         tried = {_config(t) for t in known if t.state != TrialState.FAIL}
         left = [i for i, config in enumerate(self._configs) if config not in tried]
         if not left:
             return {}
         references = _references(study)
         if references is not None:
-            return self._most_promising(
-                study, references, [self._configs[i] for i in left]
-            ).params()
+            untried = [self._configs[i] for i in left]
+            return self._most_promising(trials, references, untried).params()
         places = {config: i for i, config in enumerate(self._configs)}
         seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
         taken = [places[c] for c in tried if c in places]
@@ -93,22 +98,26 @@ class StructuredSampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _most_promising(
-        self, study: optuna.Study, references: References, left: Sequence[HardwareConfig]
+        self, trials: list[FrozenTrial], references: References, untried: list[HardwareConfig]
     ) -> HardwareConfig:
-        """Return what is expected to raise the best score most, for each second that it takes."""
-        records = self._known.of(study)
+        """Return what is expected to raise the best score most for what it costs."""
+        records = self._known.of(trials)
+        running = [
+            config
+            for trial in trials
+            if trial.state == TrialState.RUNNING
+            and (config := config_of(_params(trial))) is not None
+        ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
-        model = ScoreModel(references.scores(), measured)
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if configs := [c for t in running if (c := config_of(_params(t))) is not None]:
-            # As if they brought what is expected of them: no two workers try neighbours.
-            expected = [model.expected(config) for config in configs]
-            model = ScoreModel(references.scores(), [*measured, *expected])
+        model = ScoreModel(references.scores(), measured, running)
+        fitting = _fitting(untried, records)
+        if len(fitting) > CANDIDATES:
+            fitting = self._random.sample(fitting, CANDIDATES)
+        drawn = model.draw(fitting, random=self._draws)
         scores = [r.final_score or 0.0 for r in records if r.quality_acceptable is not False]
-        drawn = model.draw(left, random=self._draws)
         gain = np.maximum(0.0, drawn - max(scores, default=0.0)).mean(axis=1)
-        worth = gain / _cost(model.sps(left)) + LEAST * drawn.mean(axis=1)
-        return left[int(np.argmax(worth))]
+        worth = gain / _cost(model.sps(fitting)) + LEAST * drawn.mean(axis=1)
+        return fitting[int(np.argmax(worth))]
 
     def _spread(self, left: list[int], taken: list[int]) -> int:
         """Return a config far from those that were tried, one of the farthest at random."""
@@ -120,9 +129,9 @@ class StructuredSampler(BaseSampler):
         return left[int(self._random.choice(list(farthest)))]
 
     def _promising(self, study: optuna.Study, seen: list[FrozenTrial], left: list[int]) -> int:
-        configs, values = [_config(t) for t in seen], [_value(t) for t in seen]
         sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
-        targets = sign * np.array(values)
+        seen = sorted(seen, key=lambda t: sign * _value(t))[-MOST_VALUES:]
+        configs, targets = [_config(t) for t in seen], sign * np.array([_value(t) for t in seen])
         candidates = [self._configs[i] for i in left]
         rates = [t.user_attrs.get("sps") for t in seen]
         model = Surrogate(self._scale, configs, targets, rates)
@@ -150,12 +159,31 @@ def _references(study: optuna.Study) -> References | None:
 
 def _parts(record: TrialRecord) -> Measured | None:
     """Return what a record says of its config; one that diverged has learned nothing."""
-    config = hardware_of(record)
-    if record.status == "diverged":
-        return Measured(config, None, 0.0, None)
-    if record.status != "success":
-        return None
-    return Measured(config, record.device_util, record.quality_score, record.sps)
+    quality = 0.0 if record.status == "diverged" else record.quality_score
+    parts = (record.device_util, quality, record.sps)
+    return None if parts == (None, None, None) else Measured(hardware_of(record), *parts)
+
+
+def _fitting(untried: list[HardwareConfig], records: Sequence[TrialRecord]) -> list[HardwareConfig]:
+    """Return the configs that take less memory in some way than each that ran out of it.
+
+    All of them where that leaves none: what does not fit is then refused one by one.
+    """
+    too_large = [_sizes(hardware_of(r)) for r in records if r.status in OUT_OF_MEMORY]
+    fitting = [
+        config
+        for config in untried
+        if not any(
+            all(mine >= theirs for mine, theirs in zip(_sizes(config), sizes, strict=True))
+            for sizes in too_large
+        )
+    ]
+    return fitting or untried
+
+
+def _sizes(config: HardwareConfig) -> tuple[int, int, int]:
+    """Return what the memory of a config grows with."""
+    return config.num_envs, config.batch_size, config.minibatch_size
 
 
 def _has_config(trial: FrozenTrial) -> bool:

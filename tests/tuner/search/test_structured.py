@@ -1,6 +1,7 @@
 """What the structured sampler proposes in a study of tuner's, whose score it knows the parts of."""
 
 import json
+import math
 from dataclasses import replace
 
 import optuna
@@ -10,14 +11,16 @@ from optuna.trial import TrialState
 from storage.records import TrialRecord
 from storage.recovery import RECORD_ATTR
 from storage.studies import set_study_fact
-from tests.benchmarks.made_up_grid import made_up_grid
+from tests.benchmarks.made_up_grid import made_up_grid, quality
 from tests.tuner.measurements import failure, record
 from tests.tuner.search.test_pruner import REFERENCES
 from tests.tuner.search.test_sampler import suggest
 from tuner.aggregate import hardware_of
 from tuner.goal import objective_of
 from tuner.score import score
+from tuner.search.expectation import Measured
 from tuner.search.sampler import distributions, make_sampler
+from tuner.search.structured import _parts, _references
 from tuner.space import CPU_SPACE, HardwareConfig
 
 BASELINE = HardwareConfig(64, 64, 4, 4)
@@ -58,11 +61,10 @@ def table() -> dict[HardwareConfig, TrialRecord]:
     scale = replace(REFERENCES.scores(), sps=rows[BASELINE].record.sps or 0.0)
     found = {}
     for config, row in rows.items():
-        quality = (row.record.mean_return or 0.0) / 0.45
         scores = score(
             scale,
             device_util=row.record.device_util,
-            quality_score=min(1.0, max(0.0, quality)),
+            quality_score=quality(config),
             sps=row.record.sps,
         )
         found[config] = replace(
@@ -101,23 +103,53 @@ def test_a_baseline_outside_the_space_is_learned_from() -> None:
 
 
 def test_what_diverged_is_kept_away_from() -> None:
-    calm = study_of(measured(BASELINE))
-    first = suggest(calm.ask(), CPU_SPACE)
-    burnt = study_of(measured(BASELINE), failure(1, "diverged", **{}))
-    add(burnt, replace(failure(2, "diverged"), **first.as_dict()))
+    first = suggest(study_of(measured(BASELINE)).ask(), CPU_SPACE)
+    burnt = study_of(measured(BASELINE), replace(failure(1, "diverged"), **first.as_dict()))
     next_one = suggest(burnt.ask(), CPU_SPACE)
     assert next_one != first
-    assert next_one.minibatch_size <= first.minibatch_size
+    assert next_one.minibatch_size < first.minibatch_size
+
+
+@pytest.mark.parametrize("status", ["oom", "predicted_oom"])
+def test_nothing_is_tried_that_is_larger_in_every_way_than_what_ran_out_of_memory(
+    status: str,
+) -> None:
+    lost = HardwareConfig(64, 32, 4, 4)
+    study = study_of(measured(BASELINE), replace(failure(1, status), **lost.as_dict()))
+    for _ in range(10):
+        config = suggest(study.ask(), CPU_SPACE)
+        assert config.num_envs < 64 or config.batch_size < 64 * 32 or config.minibatch_size < 512
+
+
+def test_where_all_is_larger_than_what_ran_out_of_memory_all_may_be_tried() -> None:
+    least = HardwareConfig(8, 16, 8, 2)
+    study = study_of(measured(BASELINE), replace(failure(1, "oom"), **least.as_dict()))
+    assert suggest(study.ask(), CPU_SPACE) != least
+
+
+def test_a_trial_that_was_cut_tells_its_speed() -> None:
+    cut = replace(failure(1, "pruned"), **BASELINE.as_dict())
+    told = _parts(replace(cut, sps=50_000.0, device_util=40.0))
+    assert told == Measured(BASELINE, 40.0, None, 50_000.0)
+    assert _parts(cut) is None
 
 
 def test_two_workers_at_once_do_not_try_neighbours() -> None:
     study = study_of(measured(BASELINE))
     first = suggest(study.ask(), CPU_SPACE)
-    second = suggest(study.ask(), CPU_SPACE)
-    assert first != second
+    beside = suggest(study.ask(), CPU_SPACE)
+    # Had the first one brought what was expected and no other doubt been settled, its nearest
+    # neighbours would come next; as it may settle theirs, the second goes elsewhere.
+    doublings = [
+        abs(math.log2(mine / theirs))
+        for mine, theirs in zip(first.as_dict().values(), beside.as_dict().values(), strict=True)
+    ]
+    assert sum(doublings) >= 2
 
 
 def test_a_study_for_seconds_is_searched_by_its_values() -> None:
+    assert _references(study_of(target_s=10.0)) is None
+    assert _references(optuna.create_study()) is None
+    assert _references(study_of()) == REFERENCES
     study = study_of(measured(BASELINE), target_s=10.0)
-    proposed = [suggest(study.ask(), CPU_SPACE) for _ in range(4)]
-    assert len({config.num_envs for config in proposed}) > 1
+    assert suggest(study.ask(), CPU_SPACE) in CPU_SPACE.configs()
