@@ -78,10 +78,9 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     found = []
     for seed in range(arguments.seeds):
         turn = SAMPLERS[seed % len(SAMPLERS) :] + SAMPLERS[: seed % len(SAMPLERS)]
-        found += [
-            search(sampler, seed, budget=arguments.budget, baseline=config.baseline)
-            for sampler in turn
-        ]
+        for sampler in turn:
+            found.append(search(sampler, seed, budget=arguments.budget, baseline=config.baseline))
+            say(f"found {found[-1]}")
     configs = sorted({config.baseline, *(f.config for f in found)})
     worth = {s.config: s for s in measured_again(config, configs, arguments.repeats)}
     return {
@@ -131,11 +130,14 @@ def measured_again(
     config: StudyConfig, configs: Sequence[HardwareConfig], repeats: int
 ) -> list[ConfigSummary]:
     """Return what configs are worth beside each other, from fresh measurements in turns."""
+    if config.baseline is None:
+        raise ValueError("what is judged must have a baseline")
     env_steps, order, rows = int(str(SETTINGS["env_steps"])), random.Random(0), []
     with Laboratory() as laboratory:
         told = {
             **laboratory.facts(),
-            "settings": SETTINGS | {"baseline": config.baseline},
+            "settings": SETTINGS
+            | {"baseline": ",".join(map(str, config.baseline.params().values()))},
             "env_steps": env_steps,
             "chance": chance(laboratory, config),
         }
