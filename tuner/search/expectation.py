@@ -1,8 +1,8 @@
 """What is expected of every config's score, part by part, from the first measurement on.
 
 Apart from `surrogate`, which knows a score as one number and learns all from the measurements: the
-parts of a score behave alike on every device and workload, so that each can be expected before
-anything but the baseline was measured. A few dozen seconds of measuring then go where they tell.
+parts of a score behave much alike on most devices and workloads, so that each can be expected
+before anything but the baseline was measured. Few seconds of measuring then go where they tell.
 """
 
 import math
