@@ -107,9 +107,7 @@ def _runner(name: str, num_envs: int) -> Runner:
         action_key, step_key = jax.random.split(key)
         mask = action_masks(env, envs, env_params)
         action = policy(None, action_key, envs.obs, mask)
-        envs, timestep = step_envs(
-            env, envs, action, jax.random.split(step_key, num_envs), env_params
-        )
+        envs, timestep = step_envs(env, envs, action, step_key, env_params)
         return (envs, total + envs.obs.sum(dtype=jnp.float32) + timestep.reward.sum()), None
 
     def loop(envs: Envs, key: jax.Array) -> tuple[Envs, jax.Array]:

@@ -1,7 +1,7 @@
 """Does the way to search that replays favour find better profiles in real studies, too?
 
     .venv/bin/python benchmarks/live_searches.py --out benchmarks/results/<device>
-    .venv/bin/python benchmarks/live_searches.py --quick      one seed, a minute each
+    .venv/bin/python benchmarks/live_searches.py --quick      one seed, two minutes each
 
 For every seed each sampler searches as a user would let it: `tuner start` with the same budget, in
 turns, each study with an empty cache of programs. Then every config that became a `balanced`
@@ -25,12 +25,14 @@ from grid import Grid, Row
 from laboratory import Laboratory
 from ppo_document import deliver, facts, parser_of, say, this_device
 from record_grid import chance
+from replay_half import halves
+from replay_judge import judged
 from replay_methods import METHODS
-from replay_study import halves, judged
 
 from storage.profile_files import load_profile
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.config import StudyConfig
+from tuner.finalists import tie_width
 from tuner.settings import load_config
 from tuner.space import DIMENSIONS, HardwareConfig
 
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"default: {REPEATS}")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.seeds, arguments.budget, arguments.repeats = 1, "1m", 2
+        arguments.seeds, arguments.budget, arguments.repeats = 1, "2m", 2
     document = facts(this_device()) | run_all(arguments)
     deliver(document, in_words(document), arguments)
 
@@ -82,8 +84,10 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
             found.append(search(sampler, seed, budget=arguments.budget, baseline=config.baseline))
             say(f"found {found[-1]}")
     configs = sorted({config.baseline, *(f.config for f in found)})
-    worth = {s.config: s for s in measured_again(config, configs, arguments.repeats)}
+    summaries, tie = measured_again(config, configs, arguments.repeats)
+    worth = {summary.config: summary for summary in summaries}
     return {
+        "tie": tie,
         "settings": {**SETTINGS, "budget": arguments.budget, "repeats": arguments.repeats},
         "baseline": of_config(worth[config.baseline]),
         "searches": [
@@ -128,8 +132,11 @@ def search(sampler: str, seed: int, *, budget: str, baseline: HardwareConfig) ->
 
 def measured_again(
     config: StudyConfig, configs: Sequence[HardwareConfig], repeats: int
-) -> list[ConfigSummary]:
-    """Return what configs are worth beside each other, from fresh measurements in turns."""
+) -> tuple[list[ConfigSummary], float | None]:
+    """Return what configs are worth beside each other, from fresh measurements in turns.
+
+    And the width of a tie between their scores.
+    """
     if config.baseline is None:
         raise ValueError("what is judged must have a baseline")
     env_steps, order, rows = int(str(SETTINGS["env_steps"])), random.Random(0), []
@@ -147,7 +154,8 @@ def measured_again(
                 measurement = laboratory.measure(config, hardware, env_steps=env_steps, seed=seed)
                 rows.append(Row.of(measurement))
     searched, _ = halves(Grid(told, tuple(rows)))
-    return summarise(judged(searched, METHODS["grid"])[0], with_intervals=False)
+    records, _, _ = judged(searched, METHODS["grid"])
+    return summarise(records, with_intervals=False), tie_width(records)
 
 
 def of_config(summary: ConfigSummary) -> dict[str, Any]:
@@ -167,14 +175,15 @@ def in_words(document: dict[str, Any]) -> str:
     settings, baseline = document["settings"], document["baseline"]
     lines = [
         f"`balanced` of studies of {settings['budget']} each, then measured {settings['repeats']} "
-        f"times beside each other; {settings['env']}, {settings['env_steps']} env-steps each",
+        f"times beside each other; {settings['env']}, {settings['env_steps']} env-steps each; "
+        f"scores within {document['tie'] or 0.0:.3f} are tied",
         f"{'sampler':12s} {'seed':>4s} {'trials':>6s}  {'config':22s} {'score':>6s} "
         f"{'quality':>7s} {'env-steps/s':>12s} {'util %':>6s}",
         f"{'(baseline)':12s} {'':4s} {'':6s}  " + _row(baseline),
     ]
     by_sampler: dict[str, list[float]] = {}
     for row in document["searches"]:
-        by_sampler.setdefault(row["sampler"], []).append(row["final_score"])
+        by_sampler.setdefault(row["sampler"], []).append(row["final_score"] or 0.0)
         lines.append(
             f"{row['sampler']:12s} {row['seed']:4d} {row['trials']:6d}  " + _row(row)
             + ("" if row["is_exported"] else "  (nothing exported)")
@@ -189,8 +198,8 @@ def in_words(document: dict[str, Any]) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     return (
-        f"{row['config']:22s} {row['final_score']:6.3f} {row['quality_score']:7.3f} "
-        f"{row['sps']:12,.0f} {row['device_util']:6.1f}"
+        f"{row['config']:22s} {row['final_score'] or 0.0:6.3f} {row['quality_score'] or 0.0:7.3f} "
+        f"{row['sps'] or 0.0:12,.0f} {row['device_util'] or 0.0:6.1f}"
     )
 
 

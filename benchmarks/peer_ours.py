@@ -9,7 +9,7 @@ from peer import PeerConfig
 # The registry imports this on demand, and imports are no part of compiling.
 import envs.gymnax_adapter  # noqa: F401
 from envs.registry import make
-from tuner.child.program import block_fn
+from tuner.child.program import block_fn, compile_start
 from tuner.ppo.train import make_ppo
 from tuner.ppo.types import Hyperparams, PPOConfig
 
@@ -45,8 +45,9 @@ class Ours:
         env, env_params = make(f"gymnax:{config.env}", {})
         ppo = make_ppo(ppo_config(config), env)
         hyperparams = Hyperparams(**config.hyperparams)
-        init = jax.jit(lambda key: ppo.init_fn(key, hyperparams, env_params))
-        self._carry = init(jax.random.key(config.seed))
+        key = jax.random.key(config.seed)
+        init = compile_start(jax.jit(lambda k: ppo.init_fn(k, hyperparams, env_params)).lower(key))
+        self._carry = init(key)
         block = jax.jit(block_fn(ppo.update_fn), donate_argnums=0)
         self._block = block.lower(self._carry, self._num_updates).compile()
 

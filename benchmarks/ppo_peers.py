@@ -158,8 +158,15 @@ def compare(
         "best_peer": best,
         "ratio_to_best": None if ratio is None else ratio.median,
         "ratio_quartiles": None if ratio is None else [ratio.lower, ratio.upper],
+        "wall_ratio_to_best": wall_ratio(mine, [p.summary(clock) for p in timed.values()]),
         "compile_ratio_to_fastest": compile_ratio(mine, [p.summary(clock) for p in timed.values()]),
     }
+
+
+def wall_ratio(ours: dict[str, float], peers: list[dict[str, float]]) -> float | None:
+    """Return our env-steps per second of wall-clock over those of the fastest peer, by medians."""
+    fastest = max((peer["sps_wall"] for peer in peers), default=None)
+    return None if fastest is None else ours["sps_wall"] / fastest
 
 
 def compile_ratio(ours: dict[str, float], peers: list[dict[str, float]]) -> float | None:
@@ -228,7 +235,8 @@ def table_of(document: dict[str, Any]) -> str:
         f"env-steps per {unit}, median of {document['rounds']} rounds; compile in CPU-seconds",
         f"{'config':>20}{'ours':>12}"
         + "".join(f"{name[-12:]:>14}" for name in names)
-        + f"{'ratio':>8}{'quartiles':>14}   compile: ours, {', '.join(names)}",
+        + f"{'ratio':>8}{'quartiles':>14}{'by wall':>9}   compile: ours, {', '.join(names)}; "
+        "ours over the fastest",
     ]
     for row in document["configs"]:
         peers = [row["peers"][name] for name in names]
@@ -239,8 +247,9 @@ def table_of(document: dict[str, Any]) -> str:
             + "".join(f"{_number(peer.get('sps'), ',.0f'):>14}" for peer in peers)
             + f"{_number(row['ratio_to_best'], '.2f'):>8}"
             + f"{'–'.join(f'{q:.2f}' for q in quartiles) if quartiles else '':>14}"
-            + "   "
+            + f"{_number(row['wall_ratio_to_best'], '.2f'):>9}   "
             + ", ".join(_number(peer.get("compile_cpu_s"), ".1f") for peer in (row["ours"], *peers))
+            + f"; {_number(row['compile_ratio_to_fastest'], '.2f')}"
         )
     geomean = _number(document["geomean_ratio"], ".2f")
     lines += [f"geometric mean of the ratios to the best peer of each config: {geomean}", ""]

@@ -6,7 +6,7 @@
 Every measurement is a trial on the bench, in a process of its own, exactly as in a study. A
 recording that was stopped goes on where it was: run the same command again; a finished one goes on
 with more `--repeats`. Nothing else should run beside it; what did is told by the steal and the load
-in each row, and `--redo-disturbed` measures such rows once more.
+in each row, and `--redo-disturbed` measures such rows, and crashed ones, once more.
 """
 
 import argparse
@@ -54,7 +54,7 @@ REPEATS = 4
 BASELINE_REPEATS = 6
 """The baseline's: three in each half of a table, from which its spread is known as in a study."""
 CHEAP_S = 20.0
-"""A config whose first measurement took longer than this is measured twice only."""
+"""A config whose first measurement took longer than this, but for compiling, is measured twice."""
 SEEDS_OF_CHANCE = (0, 1, 2)
 
 
@@ -119,7 +119,7 @@ def record(
                 if known is None and hardware != config.baseline:
                     is_wanted = not is_dear(recording, hardware, repeat)
                 else:
-                    is_wanted = known is None or (redo_disturbed and is_disturbed(known))
+                    is_wanted = known is None or (redo_disturbed and is_to_be_redone(known))
                 if not is_wanted:
                     continue
                 say(f"{number} of {len(planned)}: {hardware}, repeat {repeat}")
@@ -164,10 +164,17 @@ def is_disturbed(row: Row) -> bool:
     return row.record.status == "success" and row.record.contaminated is not None
 
 
+def is_to_be_redone(row: Row) -> bool:
+    """Whether `--redo-disturbed` measures a row again: what crashed says nothing of its config."""
+    return is_disturbed(row) or row.record.status == "crashed"
+
+
 def is_dear(recording: Recording, hardware: HardwareConfig, repeat: int) -> bool:
     """Whether a config took too long at first to be measured more than twice."""
     first = recording.row(hardware, 0)
-    return repeat > 1 and first is not None and (first.record.duration or 0.0) > CHEAP_S
+    if repeat < 2 or first is None or is_disturbed(first):
+        return False
+    return (first.record.duration or 0.0) - first.record.phases.get("compile", 0.0) > CHEAP_S
 
 
 def in_words(document: dict[str, Any]) -> str:

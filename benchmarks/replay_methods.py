@@ -4,7 +4,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from optuna.samplers import BaseSampler
-from replay_study import Half, Method
+from replay_study import Method
 
 from tuner.config import StudyConfig
 from tuner.search.sampler import make_sampler
@@ -13,7 +13,7 @@ NEVER = 10_000
 """Patience of a search that is ended by its budget alone."""
 
 
-def _sampler(name: str, config: StudyConfig, half: Half, seed: int) -> BaseSampler:
+def _sampler(name: str, config: StudyConfig, seed: int) -> BaseSampler:
     return make_sampler(name, config.space(), seed=seed)
 
 
@@ -23,6 +23,8 @@ def _method(name: str, **settings: object) -> Method:
 
 METHODS: dict[str, Method] = {
     "structured": _method("structured"),
+    "structured_lossless": _method("structured", pruner="lossless"),
+    "structured_median": _method("structured", pruner="median"),
     "random": _method("random"),
     "grid": _method("grid"),
     "tpe": _method("tpe"),

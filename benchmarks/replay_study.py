@@ -4,30 +4,29 @@ Only what runs a trial and where results are kept are replaced, so that a trial 
 Time is the device's, as it was recorded: a config's first measurement pays for its compilation.
 """
 
-import itertools
+import math
 import random
-import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
-from grid import Grid
 from optuna.samplers import BaseSampler
+from replay_half import Half
 
 from storage.records import CurvePoint, TrialRecord
 from storage.studies import set_study_fact
-from tuner.aggregate import ConfigSummary, hardware_of, summarise
 from tuner.bench import Order
 from tuner.config import StudyConfig
 from tuner.errors import ExportRefused
-from tuner.finalists import choose_from, confirm, tie_width
+from tuner.finalists import choose_from, confirm
 from tuner.interrupts import Interrupts
 from tuner.measurement import Measurement
 from tuner.observer import NOBODY
-from tuner.outcome import Completed, Diverged, Outcome, OutOfMemory, Pruned, TimedOut
-from tuner.profile_rules import BUSY_SHARE, QUALITY_FLOOR, UTIL_TIE
+from tuner.outcome import Interrupted, Outcome, Pruned
+from tuner.profiles import PROFILE_NAMES
 from tuner.protocol import Event, FitRequest, PreflightRequest, Question, RandomRequest
 from tuner.references import References, judge
 from tuner.run import calibrate
@@ -36,63 +35,6 @@ from tuner.session import Session
 from tuner.settings import load_config
 from tuner.space import HardwareConfig
 from tuner.trials import search
-
-PROFILES = ("balanced", "max_gpu", "max_quality")
-_FAILURES: dict[str, Callable[[str], Outcome]] = {
-    "diverged": Diverged,
-    "oom": OutOfMemory,
-    "predicted_oom": OutOfMemory,
-    "timeout": TimedOut,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """The measurements of one half of a table, by config, in the order of their repeats.
-
-    `compile_s` has two figures of each config, from the whole table: the longest compilation, and
-    the shortest of a program from the cache, the median over all configs where it has none.
-    """
-
-    facts: dict[str, Any]
-    rows: dict[HardwareConfig, tuple[Measurement, ...]]
-    compile_s: dict[HardwareConfig, tuple[float, float]]
-
-    @property
-    def one_pass_s(self) -> float:
-        """Device-seconds of measuring every config once, compilation included."""
-        return sum(self.cost_s(rows[0], is_first=True) for rows in self.rows.values())
-
-    def cost_s(self, row: Measurement, *, is_first: bool) -> float:
-        """Return the device-seconds of a measurement; the first of a config compiles."""
-        return (row.record.duration or 0.0) - _compile_s(row) + self.compiles_s(row, is_first)
-
-    def compiles_s(self, row: Measurement, is_first: bool) -> float:
-        """Return how long a measurement compiles."""
-        cold_s, warm_s = self.compile_s[hardware_of(row.record)]
-        return cold_s if is_first else warm_s
-
-
-def halves(grid: Grid) -> tuple[Half, Half]:
-    """Return the half to search on (even repeats) and the half to judge by (odd ones)."""
-    parts: tuple[dict[HardwareConfig, list[Measurement]], ...] = ({}, {})
-    took_s: dict[HardwareConfig, list[float]] = {}
-    cached_s: dict[HardwareConfig, list[float]] = {}
-    for row in sorted(grid.rows, key=lambda r: (r.config, r.repeat)):
-        measurement = row.measurement(outcome_of(row.record))
-        parts[row.repeat % 2].setdefault(row.config, []).append(measurement)
-        took_s.setdefault(row.config, []).append(_compile_s(measurement))
-        if row.record.compile_cached:
-            cached_s.setdefault(row.config, []).append(_compile_s(measurement))
-    usual_s = statistics.median(
-        itertools.chain(*cached_s.values()) if cached_s else itertools.chain(*took_s.values())
-    )
-    compile_s = {c: (max(all_s), min(cached_s.get(c, [usual_s]))) for c, all_s in took_s.items()}
-    searched, judging = (
-        Half(grid.facts, {config: tuple(rows) for config, rows in part.items()}, compile_s)
-        for part in parts
-    )
-    return searched, judging
 
 
 class Clock:
@@ -151,6 +93,9 @@ class TableBench:
                 cost_s -= sum(p.seconds for p in row.curve[number:])
                 measurement = _cut(measurement, number, ended)
                 break
+        left_s = math.inf if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+        if cost_s > left_s:
+            measurement, cost_s = _stopped(measurement), left_s
         self._clock.now_s += cost_s
         record = replace(measurement.record, duration=cost_s, phases=phases)
         return replace(measurement, record=record)
@@ -229,12 +174,12 @@ class NoHeartbeat:
         """Take no note."""
 
 
-MakeSampler = Callable[[StudyConfig, Half, int], BaseSampler]
+MakeSampler = Callable[[StudyConfig, int], BaseSampler]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to search: its sampler, by config, table and seed, and settings of its own."""
+    """A way to search: its sampler, by config and seed, and settings of its own."""
 
     make_sampler: MakeSampler
     settings: dict[str, object] = field(default_factory=dict)
@@ -245,15 +190,16 @@ class Replay:
     """What one search came to.
 
     `chosen` is each profile's config, the baseline where nothing may be exported; `trace` has the
-    device-seconds and the `balanced` config after each trial; `ooms` counts trials that ran out of
-    memory on the device.
+    device-seconds and what would have been chosen after the calibration and after each measurement
+    since, finalists' among them at its end; `ooms` counts trials that ran out of memory on the
+    device.
     """
 
     chosen: dict[str, HardwareConfig]
     device_s: float
     trials: int
     ooms: int
-    trace: tuple[tuple[float, HardwareConfig], ...]
+    trace: tuple[tuple[float, dict[str, HardwareConfig]], ...]
 
 
 def config_of_table(half: Half, method: Method, **settings: object) -> StudyConfig:
@@ -277,18 +223,21 @@ def replay(
         traced: whether the choice is looked at after every trial, which takes time.
     """
     session = calibrated(half, method, seed=seed, budget_s=budget_s)
-    trace: list[tuple[float, HardwareConfig]] = []
+    trace: list[tuple[float, dict[str, HardwareConfig]]] = []
+
+    def look() -> None:
+        trace.append((session.clock.now_s, exported(session)))
+
     if traced:
-        session.on_record = lambda: trace.append(
-            (session.clock.now_s, _exported(session)["balanced"])
-        )
+        look()
+        session.on_record = look
     heartbeat: Any = NoHeartbeat()
     search(session, heartbeat)
     with suppress(ExportRefused):
         confirm(session)
     records = session.records()
     return Replay(
-        chosen=_exported(session),
+        chosen=exported(session),
         device_s=session.clock.now_s,
         trials=len({r.trial for r in records}),
         ooms=sum(r.status == "oom" for r in records),
@@ -303,7 +252,7 @@ def calibrated(half: Half, method: Method, *, seed: int, budget_s: float | None)
     study = optuna.create_study(
         study_name="replay",
         direction="maximize",
-        sampler=method.make_sampler(config, half, seed),
+        sampler=method.make_sampler(config, seed),
         pruner=make_pruner(config.pruner),
     )
     set_study_fact(study, "hardware", half.facts["device"])
@@ -324,63 +273,6 @@ def calibrated(half: Half, method: Method, *, seed: int, budget_s: float | None)
     return session
 
 
-@dataclass(frozen=True, slots=True)
-class Worth:
-    """What a profile wants: its figure for every config that works, and how wide a tie is."""
-
-    figures: dict[HardwareConfig, float]
-    tie: float
-
-
-def worths(half: Half, method: Method) -> dict[str, Worth]:
-    """Return what each profile wants, from every measurement of a half.
-
-    `balanced` wants the composite, `max_gpu` utilisation (percent) and `max_quality` quality; of
-    these two a config that does not meet the constraint is worth the least of those that do.
-    """
-    records, _, measured = judged(half, method)
-    summaries = [s for s in summarise(records, with_intervals=False) if s.eligible]
-    baseline = next(s for s in summaries if s.config == measured)
-    floor = QUALITY_FLOOR * (baseline.quality_score or 0.0)
-    busy = BUSY_SHARE * max(s.device_util or 0.0 for s in summaries)
-    wanted = {
-        "balanced": ("final_score", lambda s: True, tie_width(records) or 0.0),
-        "max_gpu": ("device_util", lambda s: (s.quality_score or 0.0) >= floor, UTIL_TIE),
-        "max_quality": (
-            "quality_score",
-            lambda s: (s.device_util or 0.0) > busy,
-            2 * (baseline.quality_score_sd or 0.0),
-        ),
-    }
-    return {
-        name: Worth(_figures(summaries, figure, meets), tie)
-        for name, (figure, meets, tie) in wanted.items()
-    }
-
-
-def judged(half: Half, method: Method) -> tuple[list[TrialRecord], References, HardwareConfig]:
-    """Return every measurement of a half, judged; what by; and the baseline, as trial 0."""
-    session = calibrated(half, method, seed=0, budget_s=None)
-    references, baseline = _references(session), session.config.baseline
-    if baseline is None:
-        raise ValueError("a calibrated study must have a baseline")
-    records = []
-    for number, (config, rows) in enumerate(half.rows.items(), start=1):
-        for replicate, row in enumerate(rows):
-            trial = 0 if config == baseline else number
-            record = replace(row.record, trial=trial, replicate=replicate)
-            records.append(judge(replace(row, record=record), references))
-    return records, references, baseline
-
-
-def _figures(
-    summaries: Sequence[ConfigSummary], figure: str, meets: Callable[[ConfigSummary], bool]
-) -> dict[HardwareConfig, float]:
-    known = {s.config: getattr(s, figure) or 0.0 for s in summaries}
-    least = min((known[s.config] for s in summaries if meets(s)), default=0.0)
-    return {s.config: known[s.config] if meets(s) else least for s in summaries}
-
-
 def chosen(
     records: Sequence[TrialRecord],
     references: References,
@@ -391,29 +283,20 @@ def chosen(
     try:
         choices = choose_from(records, references, min_feasible=min_feasible)
     except ExportRefused:
-        return dict.fromkeys(PROFILES, baseline)
-    return {name: choices[name].summary.config for name in PROFILES}
+        return dict.fromkeys(PROFILE_NAMES, baseline)
+    return {name: choices[name].summary.config for name in PROFILE_NAMES}
 
 
-def outcome_of(record: TrialRecord) -> Outcome:
-    """Return how a recorded trial ended."""
-    if record.status == "success":
-        return Completed(record.reason)
-    return _FAILURES[record.status](record.reason or "as recorded")
-
-
-def _compile_s(row: Measurement) -> float:
-    return row.record.phases.get("compile", 0.0)
-
-
-def _exported(session: Session) -> dict[str, HardwareConfig]:
-    references, baseline = _references(session), session.config.baseline
+def exported(session: Session) -> dict[str, HardwareConfig]:
+    """Return each profile's config as a study would choose it now."""
+    references, baseline = references_of(session), session.config.baseline
     if baseline is None:
         raise ValueError("a calibrated study must have a baseline")
     return chosen(session.records(), references, baseline, session.config.min_feasible)
 
 
-def _references(session: Session) -> References:
+def references_of(session: Session) -> References:
+    """Return what a calibrated study scores by."""
     if session.references is None:
         raise ValueError("a study must be calibrated before its profiles are chosen")
     return session.references
@@ -422,6 +305,17 @@ def _references(session: Session) -> References:
 def _event(point: CurvePoint) -> Event:
     names = ("metrics", "learning", "env_steps", "seconds")
     return Event("block", 0.0, {name: getattr(point, name) for name in names})
+
+
+def _stopped(measurement: Measurement) -> Measurement:
+    """Return a measurement that reached into the time that is kept for finalists."""
+    outcome = Interrupted("as in a study: the time that is left is kept for the profiles")
+    record = replace(
+        measurement.record, status=outcome.status, reason=outcome.reason, mean_return=None, sps=None
+    )
+    return replace(
+        measurement, record=record, curve=(), throughput=None, evaluation=None, outcome=outcome
+    )
 
 
 def _cut(measurement: Measurement, blocks: int, ended: Outcome) -> Measurement:

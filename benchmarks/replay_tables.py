@@ -19,25 +19,39 @@ def shuffled(grid: Grid, seed: int) -> Grid:
     return replace(grid, rows=tuple(_as_of(row, other[row.config]) for row in grid.rows))
 
 
-def flat(grid: Grid, seed: int) -> Grid:
-    """Return a table in which every config measures like one of them: all are tied."""
+def flat(grid: Grid, seed: int, deviation: float = 0.03) -> Grid:
+    """Return a table in which every config measures like the baseline, each with its own luck."""
     configs = sorted({row.config for row in grid.rows})
-    model = random.Random(seed).choice(configs)
-    of_model = [row for row in grid.rows if row.config == model]
+    of_model = [row for row in grid.rows if row.config == _baseline(grid)]
     rows = [_as_of(row, config) for config in configs for row in of_model]
-    return replace(grid, rows=tuple(rows))
+    return noisy(replace(grid, rows=tuple(rows)), seed, deviation)
 
 
 def infeasible(grid: Grid, seed: int, share: float = 0.4) -> Grid:
-    """Return a table in which the largest batches, so large a share, run out of memory."""
+    """Return a table in which the largest batches, so large a share, do not fit into memory.
+
+    Every second one is refused before it runs, the others run out of it as they begin. The
+    baseline fits.
+    """
+    baseline = _baseline(grid)
     configs = sorted({row.config for row in grid.rows}, key=lambda c: (c.batch_size, c))
-    lost = set(configs[int(len(configs) * (1 - share)) :])
+    lost = [c for c in configs[int(len(configs) * (1 - share)) :] if c != baseline]
+    status = {config: ("predicted_oom", "oom")[i % 2] for i, config in enumerate(lost)}
 
     def spoilt(row: Row) -> Row:
-        if row.config not in lost:
+        if row.config not in status:
             return row
+        phases = {n: s for n, s in row.record.phases.items() if n in ("start", "compile")}
         gone = replace(
-            row.record, status="predicted_oom", reason="over the limit", sps=None, mean_return=None
+            row.record,
+            status=status[row.config],
+            reason="does not fit",
+            phases=phases,
+            duration=sum(phases.values()),
+            sps=None,
+            device_util=None,
+            mean_return=None,
+            window_s=None,
         )
         return Row(gone, (), None)
 
@@ -63,6 +77,12 @@ NULLS: dict[str, Callable[[Grid, int], Grid]] = {
     "infeasible": infeasible,
     "noisy": noisy,
 }
+
+
+def _baseline(grid: Grid) -> HardwareConfig:
+    """Return the config that a study on a table starts from."""
+    numbers = str(grid.facts["settings"]["baseline"]).split(",")
+    return HardwareConfig(*map(int, numbers))
 
 
 def _as_of(row: Row, config: HardwareConfig) -> Row:

@@ -6,7 +6,9 @@
 On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should be longer than a
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
-Tables know a policy's evaluation at their end alone: quality rests on training returns here.
+What scores are worth is to be held against the ceiling: how the one half's true times order configs
+as the other's do. Tables know a policy's evaluation at their end alone: quality rests on training
+returns here, and speed and utilisation are those of the whole run.
 """
 
 import itertools
@@ -22,8 +24,10 @@ from typing import Any
 import optuna
 from grid import Grid, Row, read_grid
 from ppo_document import deliver, facts, parser_of, say, this_device
+from replay_half import Half, halves
+from replay_judge import judged
 from replay_methods import METHODS
-from replay_study import Half, chosen, halves, judged
+from replay_study import chosen
 from scipy.stats import spearmanr
 
 from storage.records import TrialRecord
@@ -36,7 +40,7 @@ from tuner.space import HardwareConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-DEFAULT = (0.4, 0.4, 0.2)
+DEFAULT = (Weights().gpu, Weights().quality, Weights().sps)
 """The weights of a study, of utilisation, quality and throughput."""
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Budgets, as shares of a table's env-steps."""
@@ -64,8 +68,8 @@ class Validity:
     """What scores of one budget and one set of weights are worth on one table.
 
     `correlation` is Spearman's between score and truth, None where either is constant; `slowdown`
-    the chosen config's seconds over the least, infinite where it did not reach the target and
-    None where none did.
+    the chosen config's seconds over those of the config that was soonest in the half that scored,
+    infinite where the chosen one did not reach the target and None where the soonest did not.
     """
 
     correlation: float | None
@@ -83,13 +87,14 @@ def main() -> None:
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
     candidates = simplex(0.4 if arguments.quick else 0.2)
     found: dict[str, dict[Choice, Validity]] = {}
+    ceilings: dict[str, float | None] = {}
     with ProcessPoolExecutor() as pool:
         measured = pool.map(partial(measure, shares=shares, candidates=candidates), tables)
-        for table, validities in zip(tables, measured, strict=True):
+        for table, (worth, highest) in zip(tables, measured, strict=True):
             name = table.name.removesuffix(".json.gz")
-            found[name] = validities
+            found[name], ceilings[name] = worth, highest
             say(f"{name}: done")
-    document = facts(this_device()) | result(found)
+    document = facts(this_device()) | result(found, ceilings)
     deliver(document, in_words(document), arguments)
 
 
@@ -106,22 +111,30 @@ def simplex(step: float) -> list[tuple[float, float, float]]:
 
 def measure(
     table: Path, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
-) -> dict[Choice, Validity]:
-    """Return the validity of each budget and weights on a table, over both halves."""
-    return validities(read_grid(table), shares=shares, candidates=candidates)
+) -> tuple[dict[Choice, Validity], float | None]:
+    """Return the validity of each budget and weights on a table, and its ceiling."""
+    grid = read_grid(table)
+    return validities(grid, shares=shares, candidates=candidates), ceiling(grid)
+
+
+def ceiling(grid: Grid) -> float | None:
+    """Return Spearman's rank correlation between the true times of the two halves."""
+    first, other = (truth_of(half).scores for half in halves(grid))
+    return _correlation([(first[c], other[c]) for c in first if c in other])
 
 
 def validities(
     grid: Grid, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
 ) -> dict[Choice, Validity]:
     """Return the validity of each budget and weights: the mean of each half judged by the other."""
-    truths = [truth_of(other) for other in reversed(halves(grid))]
+    truths = [truth_of(half) for half in halves(grid)]
     found: dict[Choice, Validity] = {}
     for share in shares:
         short = [judged(half, METHODS["grid"]) for half in halves(cut(grid, share))]
         for weights in candidates:
             each = [
-                _validity(*half, truth, weights) for half, truth in zip(short, truths, strict=True)
+                _validity(*half, own=own, other=other, weights=weights)
+                for half, own, other in zip(short, truths, reversed(truths), strict=True)
             ]
             found[share, weights] = _mean(each)
     return found
@@ -177,23 +190,35 @@ def _validity(
     records: Sequence[TrialRecord],
     references: References,
     baseline: HardwareConfig,
-    truth: Truth,
+    *,
+    own: Truth,
+    other: Truth,
     weights: tuple[float, float, float],
 ) -> Validity:
-    """Return what the records of a half are worth when they are scored with these weights."""
+    """Return what the records of a half are worth when they are scored with these weights.
+
+    `own` is the truth of that half, by which the soonest config is known without its luck in the
+    `other`, which judges.
+    """
     weighted = replace(references, weights=Weights(*weights))
     if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
         return Validity(None, None)
     scored = [_scored(record, weighted) for record in records]
     known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
-    pairs = [(s.final_score, truth.scores[s.config]) for s in known]
-    correlation = None
-    if all(len(set(side)) > 1 for side in zip(*pairs, strict=True)):
-        correlation = float(spearmanr(pairs).statistic)
-    config = chosen(scored, weighted, baseline, 1)["balanced"]
-    if not truth.seconds:
+    pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
+    correlation = _correlation(pairs)
+    soonest = min(own.seconds, key=own.seconds.__getitem__, default=None)
+    if soonest is None or soonest not in other.seconds:
         return Validity(correlation, None)
-    return Validity(correlation, truth.seconds.get(config, math.inf) / min(truth.seconds.values()))
+    config = chosen(scored, weighted, baseline, 1)["balanced"]
+    return Validity(correlation, other.seconds.get(config, math.inf) / other.seconds[soonest])
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return Spearman's rank correlation, None where one side is constant."""
+    if any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(pairs).statistic)
 
 
 def _scored(record: TrialRecord, references: References) -> TrialRecord:
@@ -233,7 +258,9 @@ def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
     return max((choice for choice in known if choice[0] == share), key=lambda c: known[c])
 
 
-def result(found: dict[str, dict[Choice, Validity]]) -> dict[str, Any]:
+def result(
+    found: dict[str, dict[Choice, Validity]], ceilings: dict[str, float | None]
+) -> dict[str, Any]:
     """Return the figures of each table with the default weights, and what would be chosen.
 
     `left_out` has for each table the choice made on the others and what it is worth on this one.
@@ -252,6 +279,7 @@ def result(found: dict[str, dict[Choice, Validity]]) -> dict[str, Any]:
             name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
             for name, table in found.items()
         },
+        "ceilings": ceilings,
         "left_out": left_out,
         "chosen": None if best is None or over_all is None else _as_data(best, over_all),
     }
@@ -273,11 +301,15 @@ def in_words(document: dict[str, Any]) -> str:
     """Return the tables of all figures."""
     lines = [
         "rank correlation of final_score with the true time to the target return (1: the same "
-        "order), and how many times the least of these times the chosen `balanced` takes",
+        "order), and how many times the soonest config's time the chosen `balanced` takes",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s}",
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows]
+    lines += [
+        f"{name:16s} {'ceiling: one half by the other':>25s} {_two(value):>12s}"
+        for name, value in document["ceilings"].items()
+    ]
     lines.append("chosen on all other tables, tested on the one that is named")
     lines += [_line(name, row) for name, row in document["left_out"].items()]
     if not document["left_out"]:
@@ -289,9 +321,13 @@ def in_words(document: dict[str, Any]) -> str:
 
 def _line(name: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
-    correlation = "" if row["correlation"] is None else f"{row['correlation']:.2f}"
+    correlation = _two(row["correlation"])
     slowdown = {True: f"{row['slowdown'] or 0:.2f} ×", False: "never", None: ""}[row["reached"]]
     return f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} {slowdown:>9s}"
+
+
+def _two(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

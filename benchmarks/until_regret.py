@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/until_regret.py --quick        five seeds, one share
 
 Studies are replayed on the tables of `benchmarks/grids` (see `record_grid.py`): half of a table's
-repeats are searched, the other half tells the truth. A regret is (best score − score of the best
-config found) / best score, both by the half that was not searched: below 0 where luck chose better.
+repeats are searched, the other half tells the truth, in turns. A regret is (best score − score of
+the `balanced` config) / best score, both by the half that was not searched; best is what all
+measurements of the searched half would choose. Below 0 where luck chose better.
 """
 
 import itertools
@@ -19,10 +20,10 @@ from typing import Any
 import optuna
 from grid import Grid, read_grid
 from ppo_document import deliver, facts, parser_of, say, this_device
+from replay_judge import both_ways
 from replay_methods import METHODS
-from replay_study import Method, NoHeartbeat, calibrated, halves, worths
+from replay_study import Method, NoHeartbeat, calibrated, exported
 
-from tuner.aggregate import summarise
 from tuner.trials import search
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -81,21 +82,19 @@ def stops_on(
     grid: Grid, sampler: str, share: float, *, seeds: Sequence[int], min_trials: int
 ) -> list[Stop]:
     """Replay a search for each seed until it expects less than `share` still to be had."""
-    searched, judging = halves(grid)
-    truth = worths(judging, METHODS["grid"])["balanced"].figures
-    best = max(truth.values())
-    most = max(min_trials, int(MOST * len(searched.rows)))
+    ways = both_ways(grid)
+    most = max(min_trials, int(MOST * len(ways[0][0].rows)))
     settings = {"until_regret": share, "min_trials": min_trials, "trials": most}
     method = METHODS[sampler]
     ending = Method(method.make_sampler, {**method.settings, **settings})
     heartbeat: Any = NoHeartbeat()
     stops = []
     for seed in seeds:
+        searched, judge = ways[seed % 2]
         session = calibrated(searched, ending, seed=seed, budget_s=None)
         reason = search(session, heartbeat)
-        summaries = [s for s in summarise(session.records(), with_intervals=False) if s.eligible]
-        found = max(summaries, key=lambda s: s.final_score or 0.0)
-        worth = truth.get(found.config, min(truth.values()))
+        best, truth = judge.best["balanced"], judge.worths["balanced"]
+        worth = truth.of(exported(session)["balanced"])
         trials = len({record.trial for record in session.records()})
         stops.append(Stop(trials, reason.startswith("less than"), (best - worth) / best))
     return stops

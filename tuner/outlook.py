@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.goal import objective_of
+from tuner.search.known import fitting_of
 from tuner.space import SearchSpace
 
 Array = NDArray[np.float64]
@@ -61,12 +62,13 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
     """Return what is believed still to be had, None where the table tells too little.
 
     Gains are counted from the best eligible config. Untried are configs without a measurement that
-    ran or was refused; one that was interrupted is untried.
+    ran or was refused, without those that take no less memory than one that ran out of it; one that
+    was interrupted is untried.
     """
     tried = [s for s in summarise(records, with_intervals=False) if s.status != "interrupted"]
     scored = sorted((s for s in tried if objective_of(s) is not None), key=_score, reverse=True)
     known = {summary.config for summary in tried}
-    untried = [config for config in space.configs() if config not in known]
+    untried = fitting_of([c for c in space.configs() if c not in known], records)
     eligible = [s for s in scored if s.eligible] or scored
     if len(scored) < FEWEST or not untried or _score(eligible[0]) <= 0:
         return None

@@ -1,15 +1,23 @@
 """Searches replayed on a table that was made up, and what the replays say of them."""
 
+import itertools
 import math
+import statistics
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
-from grid import Grid, Row
-from replay import Judge, p_score, regret_at, summary
+from grid import Grid, Row, write_grid
+from replay import regret_at, run_all
+from replay_figures import ahead_of, mean_of, p_score, summary
+from replay_half import Half, halves
+from replay_judge import Judge, both_ways
 from replay_methods import METHODS
-from replay_study import Half, Method, halves, replay, worths
+from replay_plot import plot
+from replay_study import Method, replay
 from replay_tables import NULLS
+from replay_words import in_words
 
 from tests.benchmarks.made_up_grid import made_up_grid
 from tuner.space import HardwareConfig, SearchSpace
@@ -64,7 +72,7 @@ def test_an_exhaustive_search_has_no_regret(grid: Grid) -> None:
     regret = judge.regret("balanced", everything.chosen["balanced"])
     assert regret is not None
     assert regret < 0.1
-    assert set(worths(judging, METHODS["grid"])["balanced"].figures) == set(SPACE.configs())
+    assert set(judge.worths["balanced"].figures) == set(SPACE.configs())
 
 
 def test_a_flat_table_is_tied(grid: Grid) -> None:
@@ -78,25 +86,105 @@ def test_null_tables_have_as_many_measurements(grid: Grid) -> None:
     for null in NULLS.values():
         assert len(null(grid, 0).rows) == len(grid.rows)
     spoilt = NULLS["infeasible"](grid, 0).rows
-    share = sum(row.record.status == "predicted_oom" for row in spoilt) / len(spoilt)
-    assert share == pytest.approx(0.4, abs=0.05)
+    for status in ("predicted_oom", "oom"):
+        gone = [row for row in spoilt if row.record.status == status]
+        assert len(gone) / len(spoilt) == pytest.approx(0.2, abs=0.05)
+        assert BASELINE not in {row.config for row in gone}
+        assert all(row.record.device_util is None for row in gone)
+
+
+def test_on_shuffled_tables_nothing_is_gained_over_random(tmp_path: Path) -> None:
+    space = SearchSpace((8, 32, 128, 512), (16, 32, 64, 128), (2, 8), (2, 4))
+    write_grid(tmp_path / "made-up.json.gz", made_up_grid(space, repeats=2))
+    tables, methods = [tmp_path / "made-up.json.gz"], ["structured", "random"]
+    found = run_all(tables, methods, seeds=8, nulls=["shuffled"])["tables"]
+    assert abs(found["made-up (shuffled)"]["structured"]["balanced"]["p_score"]) < 0.35
+    assert found["made-up"]["structured"]["balanced"]["p_score"] > 0.5
+
+
+def test_each_half_is_judged_by_the_other(grid: Grid) -> None:
+    ways = both_ways(grid)
+    repeats = [
+        {m.record.replicate for rows in half.rows.values() for m in rows} for half, _ in ways
+    ]
+    assert repeats == [{0, 2}, {1, 3}]
+    assert ways[0][1].seen != ways[1][1].seen
+    assert ways[0][1].worths["balanced"].figures == pytest.approx(ways[1][1].seen, abs=0.05)
+
+
+def test_a_trial_that_reaches_into_the_finalists_time_is_stopped_and_tells_nothing(
+    searched: Half,
+) -> None:
+    for seed in range(10):
+        found = replay(searched, METHODS["random"], seed=seed, budget_s=100.0)
+        assert found.device_s <= 100.0
+
+
+def test_seeds_alone_do_not_narrow_an_interval() -> None:
+    clusters = ["one"] * 100 + ["other"] * 100
+    found = mean_of([0.0] * 100 + [1.0] * 100, clusters)
+    assert found == {"value": 0.5, "lower": 0.0, "upper": 1.0}
 
 
 def test_what_was_not_reached_counts_as_never() -> None:
     assert regret_at([(0.1, 0.5), (0.2, 0.1)], 0.15) == 0.5
     assert regret_at([(0.1, 0.5)], 0.05) is None
+    profiles = ("balanced", "max_gpu", "max_quality")
+    shares = ("0.05", "0.1", "0.2")
     rows = [
-        {"regrets": {s: dict.fromkeys(("balanced", "max_gpu", "max_quality"), r)
-                     for s in ("0.05", "0.1", "0.2")},
-         "trials": {"0.05": 1, "0.1": 3, "0.2": 5 + r},
-         "share_to_near": near, "path": [r] * 40, "ooms": 0}
-        for r, near in ((0.0, 0.1), (0.2, None))
-    ]  # fmt: skip
+        {
+            "regrets": {s: dict.fromkeys(profiles, regret) for s in shares},
+            "trials": {"0.05": 1, "0.1": 3, "0.2": 5 + regret},
+            "exact": dict.fromkeys(shares, 0.4),
+            "share_to_near": dict.fromkeys(profiles, near),
+            "paths": dict.fromkeys(profiles, [regret] * 40),
+            "ooms": 0,
+            "device_s": 100.0,
+            "overrun": -0.1,
+            "cluster": ("made up", 0),
+        }
+        for regret, near in ((0.0, 0.1), (0.2, None))
+    ]
     found = summary(rows, rows)
-    assert found["balanced"]["0.1"]["success_rate"] == 0.5
+    balanced = found["balanced"]
+    assert balanced["regret"]["0.1"]["success"]["value"] == 0.5
     assert found["trials"] == {"0.05": 1, "0.1": 3, "0.2": 5.1}
-    assert found["share_to_5pct"] == {"median": None, "p90": None, "never": 1}
-    assert p_score(rows[:1], rows) == pytest.approx(1.0)
+    assert balanced["share_to_5pct"] == {"median": None, "p90": None, "never": 1}
+    assert p_score("balanced", rows[:1], rows) == pytest.approx(1.0)
+    gap = ahead_of(rows[1:], rows[:1])
+    assert gap is not None
+    assert gap["value"] == pytest.approx(0.2)
+
+
+def test_random_search_is_expected_exactly(grid: Grid) -> None:
+    judge = Judge.of(*halves(grid))
+    configs = sorted(judge.seen)
+    assert judge.random_regret(1) == judge.regret("balanced", judge.baseline)
+    best = max(judge.seen, key=judge.seen.__getitem__)
+    assert judge.random_regret(len(configs)) == judge.regret("balanced", best)
+    others = [c for c in configs if c != judge.baseline]
+    pairs = list(itertools.combinations(others, 2))
+    mean = statistics.fmean(
+        judge.regret("balanced", max((judge.baseline, *pair), key=judge.seen.__getitem__)) or 0.0
+        for pair in pairs
+    )
+    assert judge.random_regret(3) == pytest.approx(mean)
+
+
+def test_a_replay_is_told_in_words_and_drawn(grid: Grid, tmp_path: Path) -> None:
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    write_grid(folder / "made-up.json.gz", grid)
+    document = run_all(
+        [folder / "made-up.json.gz"], ["structured", "random"], seeds=2, nulls=["flat"]
+    )
+    assert set(document["tables"]) == {"made-up", "made-up (flat)"}
+    words = in_words(document)
+    assert "structured against random, seed by seed" in words
+    assert "random, exactly" in words
+    assert max(map(len, words.splitlines())) < 200
+    plot(document, tmp_path / "replay.svg")
+    assert "structured" in (tmp_path / "replay.svg").read_text()
 
 
 def test_the_lossless_pruner_saves_time_and_changes_no_profile(grid: Grid) -> None:

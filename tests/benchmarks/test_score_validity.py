@@ -4,11 +4,12 @@ import math
 
 import pytest
 from grid import Grid
-from replay_study import halves
+from replay_half import halves
 from score_validity import (
     DEFAULT,
     Choice,
     Validity,
+    ceiling,
     choose,
     cut,
     in_words,
@@ -70,6 +71,13 @@ def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:
     assert min(never, key=quality) == min(never, key=truth.scores.__getitem__)
 
 
+def test_the_ceiling_is_how_the_halves_agree(grid: Grid) -> None:
+    quiet, loud = ceiling(grid), ceiling(made_up_grid(SPACE, noise=0.3))
+    assert quiet is not None
+    assert loud is not None
+    assert loud < quiet <= 1.0
+
+
 def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
     speed = (0.0, 0.0, 1.0)
     found = validities(grid, shares=(0.25,), candidates=[DEFAULT, LEARNING, speed])
@@ -85,11 +93,12 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     other = table(short=0.70, short_learning=0.20, long=0.95, long_learning=0.60)
     assert choose([one]) == (0.5, LEARNING)  # 0.90 is within 0.02 of 0.91
     assert choose([other]) == (1.0, DEFAULT)
-    found = result({"one": one, "other": other})
+    found = result({"one": one, "other": other}, {"one": 0.95, "other": None})
     assert found["left_out"]["one"] == {
         "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
         "reached": True,
     }  # fmt: skip
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0
+    assert "one              ceiling: one half by the other" in in_words(found)
     assert "other                 50.0%          0/1/0         0.20    2.00 ×" in in_words(found)

@@ -80,6 +80,7 @@ def test_the_hash_leaves_the_seed_out_and_nothing_else() -> None:
         {"normalize_reward": True},
         {"clip_value_loss": True},
         {"vf_clip_eps": 0.3},
+        {"adam_eps": 1e-8},
     ):
         assert workload_facts(config(**change), SHAPES, {})["hash"] != facts["hash"]
     assert workload_facts(config(), {**SHAPES, "num_actions": 4}, {})["hash"] != facts["hash"]
@@ -89,9 +90,10 @@ def test_a_profile_from_before_an_option_was_measured_without_it() -> None:
     facts = workload_facts(config(), SHAPES, {})
     for name in OPTIONAL:
         del facts[name]
-    del facts["ppo"]["vf_clip_eps"]
+    del facts["ppo"]["vf_clip_eps"], facts["ppo"]["adam_eps"]
     older = profile(config(), workload=facts | {"hash": workload_hash(facts)})
     assert config_of(older, {}).workload().hyperparams["vf_clip_eps"] == 0.2
+    assert config_of(older, {}).workload().hyperparams["adam_eps"] == 1e-5
     assert not config_of(older, {}).normalize_obs
 
 

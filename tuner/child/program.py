@@ -20,6 +20,7 @@ from tuner.child.cost import Cost, count
 from tuner.child.memory import predicted_bytes
 from tuner.child.trainer import learned, make_trainer
 from tuner.ppo.evaluate import PolicyFn
+from tuner.ppo.platform import for_cpu
 from tuner.ppo.train import make_ppo
 from tuner.ppo.types import Hyperparams, Metrics, PPOConfig
 from tuner.protocol import Workload
@@ -135,10 +136,12 @@ def block_fn(update_fn: UpdateFn) -> Callable[..., tuple[Any, Metrics]]:
     where episodes ended, the sum of the returns that exist with their number `return_updates`.
     """
 
+    update = jax.jit(update_fn)  # traced once, for its shapes and in the loop; compiled inline
+
     def block(carry: Any, num_updates: jax.Array) -> tuple[Any, Metrics]:
         def body(_: jax.Array, loop: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
             carry, sums = loop
-            carry, metrics = update_fn(carry)
+            carry, metrics = update(carry)
             known = ~jnp.isnan(metrics["mean_return"])
             metrics = metrics | {
                 "mean_return": jnp.where(known, metrics["mean_return"], 0.0),
@@ -147,7 +150,7 @@ def block_fn(update_fn: UpdateFn) -> Callable[..., tuple[Any, Metrics]]:
             }
             return carry, {name: sums[name] + value for name, value in metrics.items()}
 
-        metrics = jax.eval_shape(update_fn, carry)[1]
+        metrics = jax.eval_shape(update, carry)[1]
         zeros = dict.fromkeys((*metrics, "return_updates", "updates"), jnp.float32(0))
         result: tuple[Any, Metrics] = jax.lax.fori_loop(0, num_updates, body, (carry, zeros))
         return result
@@ -214,6 +217,14 @@ def run_block(program: Program, carry: Any, num_updates: jax.Array) -> Ran:
     return Ran(carry, seconds, block_means(sums))
 
 
+def compile_start(lowered: Any) -> Any:
+    """Compile what runs once, to make parameters or a carry (`jax.stages.Lowered`).
+
+    On a CPU without LLVM's optimisations: they take seconds and the program milliseconds.
+    """
+    return lowered.compile({"xla_backend_optimization_level": 0} if for_cpu() else None)
+
+
 def compile_training(built: Built, counter: CompileCounter, platform: str) -> Program:
     """Compile from shapes alone: nothing is allocated on the device."""
     started = time.monotonic()
@@ -223,7 +234,7 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     lowered = lower_block(built.update_fn, lowered_init.out_info)
     lowered_at, hits = time.monotonic(), counter.cache_hits
     compiled = lowered.compile()
-    params_fn, init_fn = lowered_params.compile(), lowered_init.compile()
+    params_fn, init_fn = compile_start(lowered_params), compile_start(lowered_init)
     compiled_at = time.monotonic()
     # Lowering the block has traced the update already, so that jax only looks it up here.
     update = jax.make_jaxpr(built.update_fn)(lowered_init.out_info)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from envs.base import ActionSpace, Discrete
 
@@ -77,11 +77,29 @@ def action_noise(
     """Draw what `sample` makes actions of; the key is consumed.
 
     Returns:
-        Uniform in [0, 1), `[*shape]`, for numbered actions; else standard normal, `[*shape, D]`.
+        As `noise_of`, `[*shape]` for numbered actions, else `[*shape, D]`.
     """
+    words = jax.random.bits(key, noise_shape(action_space, shape), jnp.uint32)
+    return noise_of(words, action_space)
+
+
+def noise_shape(action_space: ActionSpace, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the noise of `shape` actions: a number each, or one a component."""
     if isinstance(action_space, Discrete):
-        return jax.random.uniform(key, shape)
-    return jax.random.normal(key, (*shape, action_space.num_components))
+        return shape
+    return (*shape, action_space.num_components)
+
+
+def noise_of(words: UInt32[Array, "..."], action_space: ActionSpace) -> Float[Array, "..."]:
+    """Return random words as noise: uniform in (0, 1) for numbered actions, else standard normal.
+
+    A uniform number is the middle of one of 2²³ equal parts, a normal one its quantile, as in
+    `jax.random`, whose functions draw words of their own.
+    """
+    uniform = ((words >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
+    if isinstance(action_space, Discrete):
+        return uniform
+    return math.sqrt(2) * jax.lax.erf_inv(2 * uniform - 1)
 
 
 def categorical(

@@ -57,11 +57,10 @@ def make_evaluate(
             return (evaluation.step < env.eval_steps) & jnp.any(evaluation.running)
 
         def advance(evaluation: Evaluation) -> Evaluation:
-            keys = jax.random.split(evaluation.key, 2 + num_envs)
-            key, policy_key, step_keys = keys[0], keys[1], keys[2:]
+            key, policy_key, step_key = jax.random.split(evaluation.key, 3)
             mask = action_masks(env, evaluation.envs, env_params)
             action = policy_fn(actor, policy_key, evaluation.envs.obs, mask)
-            envs, timestep = step_envs(env, evaluation.envs, action, step_keys, env_params)
+            envs, timestep = step_envs(env, evaluation.envs, action, step_key, env_params)
             earned = jnp.where(evaluation.running, timestep.reward, 0.0)
             ended = jnp.logical_and(is_done(timestep), not env.per_step_return)
             return Evaluation(

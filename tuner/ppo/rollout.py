@@ -16,10 +16,11 @@ from envs.base import (
     action_mask_of,
     is_done,
 )
-from tuner.ppo.chance import Chance, reset_keys
+from tuner.ppo.chance import Chance, reset_key
 from tuner.ppo.networks import policy_of, value_of
 from tuner.ppo.normalize import normalize_obs
 from tuner.ppo.types import Actor, Carry, Envs, PPOConfig, Transition
+from tuner.ppo.update import microbatch_size
 
 
 class EpisodeStats(NamedTuple):
@@ -45,10 +46,10 @@ def step_envs(
     env: Environment,
     envs: Envs,
     action: Shaped[Array, "B ..."],
-    step_keys: Shaped[PRNGKeyArray, " B"],
+    key: PRNGKeyArray,
     env_params: EnvParams,
 ) -> tuple[Envs, Timestep]:
-    """Step every environment, then reset those whose episode ended; the keys are consumed.
+    """Step every environment, then reset those whose episode ended; the key is consumed.
 
     Actions of a box are clipped to its bounds here, where they enter the environment, and nowhere
     else.
@@ -57,8 +58,9 @@ def step_envs(
         The environments, ready to be acted on, and the step as it was *before* any reset, with
         every leaf `[B, …]`.
     """
+    num_envs = action.shape[0]
     timestep = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
-        step_keys,
+        jax.random.split(key, num_envs),
         envs.state,
         _bounded(action, env.action_space),
         env_params,
@@ -67,7 +69,9 @@ def step_envs(
     stepped = Envs(timestep.state, timestep.obs, envs.episode_return + timestep.reward)
 
     def reset_finished() -> Envs:
-        obs, state = jax.vmap(env.reset, in_axes=(0, None))(reset_keys(step_keys), env_params)
+        # Keys of its own, made in here: where steps draw nothing, most steps then make no keys.
+        keys = jax.random.split(reset_key(key), num_envs)
+        obs, state = jax.vmap(env.reset, in_axes=(0, None))(keys, env_params)
         fresh = Envs(state, obs, jnp.zeros_like(envs.episode_return))
         chosen: Envs = jax.tree.map(partial(_where, done), fresh, stepped)
         return chosen
@@ -108,15 +112,13 @@ def collect_rollout(
         seen = normalize_obs(carry.obs_stats, envs.obs)
         policy = policy_of(carry.params, seen, config, mask=mask)
         action = policy.sample(noise)
-        stepped, timestep = step_envs(
-            env, envs, action, jax.random.split(step_key, config.num_envs), carry.env_params
-        )
+        stepped, timestep = step_envs(env, envs, action, step_key, carry.env_params)
         done = is_done(timestep)
         transition = Transition(
             obs=envs.obs,
             action=action,
             log_prob=policy.log_prob(action),
-            value=value_of(carry.params, seen, config),
+            value=jnp.zeros_like(timestep.reward),  # of all steps together, below
             reward=timestep.reward,
             done=done,
             final_value=_final_value(carry.actor, timestep, config),
@@ -133,7 +135,24 @@ def collect_rollout(
     nothing = EpisodeStats(*(jnp.zeros((), jnp.float32) for _ in EpisodeStats._fields))
     drawn = (chance.step_keys, chance.action_noise)
     (envs, stats), rollout = jax.lax.scan(step, (carry.envs, nothing), drawn)
-    return envs, rollout, stats
+    return envs, rollout._replace(value=values_of(carry.actor, rollout.obs, config)), stats
+
+
+def values_of(
+    actor: Actor, obs: Shaped[Array, "T B ..."], config: PPOConfig
+) -> Float[Array, "T B"]:
+    """Return the values of a whole rollout, `microbatch_size` rows at once.
+
+    After the steps and not within them: a product of few rows takes a CPU as long to begin as to
+    compute. In chunks: the activations of all rows would take more memory than learning does.
+    """
+
+    def values(rows: Shaped[Array, "rows ..."]) -> Float[Array, " rows"]:
+        return value_of(actor.params, normalize_obs(actor.obs_stats, rows), config)
+
+    chunks = obs.reshape(-1, microbatch_size(config), *obs.shape[2:])
+    found: Array = jax.lax.map(values, chunks)
+    return found.reshape(obs.shape[:2])
 
 
 def mean_return(stats: EpisodeStats, *, env: Environment, num_env_steps: int) -> Float[Array, ""]:

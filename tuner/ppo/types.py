@@ -107,7 +107,8 @@ class Params(NamedTuple):
 class Hyperparams(NamedTuple):
     """PPO's scalars: float32 arrays once inside a `Carry`, so that no change compiles anew.
 
-    `max_grad_norm` clips the global norm of the gradient. `vf_clip_eps` is used under
+    `max_grad_norm` clips the global norm of the gradient; `adam_eps` is added to what Adam divides
+    by, and tells where gradients are clipped to less than that. `vf_clip_eps` is used under
     `PPOConfig.clip_value_loss` only, `lr_anneal_env_steps` under a linear `lr_schedule`: the
     env-steps after which the rate is 0, by default never.
     """
@@ -120,6 +121,7 @@ class Hyperparams(NamedTuple):
     vf_coef: Array | float = 0.5
     max_grad_norm: Array | float = 0.5
     vf_clip_eps: Array | float = 0.2
+    adam_eps: Array | float = 1e-5
     lr_anneal_env_steps: Array | float = math.inf
 
     def as_arrays(self) -> "Hyperparams":

@@ -1,12 +1,18 @@
-"""What the finished trials of a study measured, each read once: it is asked for again and again."""
+"""What the finished trials of a study measured, and which configs are known not to fit by it.
 
-from collections.abc import Iterable
+Each trial is read once: the sampler and the pruner ask for all of them again and again.
+"""
+
+from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.records import TrialRecord
 from storage.recovery import record_of
+from tuner.aggregate import hardware_of
+from tuner.space import HardwareConfig
 
+OUT_OF_MEMORY = ("oom", "predicted_oom")
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -26,3 +32,27 @@ class KnownRecords:
                     self._read[trial._trial_id] = record_of(trial)
                 found.append(self._read[trial._trial_id])
         return [record for record in found if record is not None]
+
+
+def fitting_of(
+    untried: Sequence[HardwareConfig], records: Iterable[TrialRecord]
+) -> list[HardwareConfig]:
+    """Return the configs that take less memory in some way than each that ran out of it.
+
+    All of them where that leaves none: what does not fit is then refused one by one.
+    """
+    too_large = {_sizes(hardware_of(r)) for r in records if r.status in OUT_OF_MEMORY}
+    fitting = [
+        config
+        for config in untried
+        if not any(
+            all(mine >= theirs for mine, theirs in zip(_sizes(config), sizes, strict=True))
+            for sizes in too_large
+        )
+    ]
+    return fitting or list(untried)
+
+
+def _sizes(config: HardwareConfig) -> tuple[int, int, int]:
+    """Return what the memory of a config grows with."""
+    return config.num_envs, config.batch_size, config.minibatch_size

@@ -7,7 +7,6 @@ attribute `sps` (env-steps per second).
 """
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from storage.studies import study_facts
 from tuner.aggregate import hardware_of
 from tuner.references import References
 from tuner.search.expectation import Measured, ScoreModel
-from tuner.search.known import KnownRecords
+from tuner.search.known import KnownRecords, fitting_of
 from tuner.search.model import Array, expected_improvement
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import HardwareConfig, SearchSpace, config_of
@@ -34,7 +33,6 @@ CANDIDATES = 4_000
 """Untried configs that are compared; of more so many at random, or a proposal takes seconds."""
 MOST_VALUES = 100
 """Values that the value alone is modelled from; of more the best: its lengths are fitted anew."""
-OUT_OF_MEMORY = ("oom", "predicted_oom")
 LEAST = 1e-6
 """What a score counts for beside its gain: it decides where nothing is expected to gain."""
 
@@ -73,14 +71,15 @@ class StructuredSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         known = [t for t in trials if _has_config(t)]
         tried = {_config(t) for t in known if t.state != TrialState.FAIL}
-        left = [i for i, config in enumerate(self._configs) if config not in tried]
-        if not left:
+        records = self._known.of(trials)
+        untried = fitting_of([c for c in self._configs if c not in tried], records)
+        if not untried:
             return {}
         references = _references(study)
         if references is not None:
-            untried = [self._configs[i] for i in left]
-            return self._most_promising(trials, references, untried).params()
+            return self._most_promising(trials, records, references, untried).params()
         places = {config: i for i, config in enumerate(self._configs)}
+        left = [places[config] for config in untried]
         seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
         taken = [places[c] for c in tried if c in places]
         if len(seen) < STARTUP:
@@ -98,10 +97,13 @@ class StructuredSampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _most_promising(
-        self, trials: list[FrozenTrial], references: References, untried: list[HardwareConfig]
+        self,
+        trials: list[FrozenTrial],
+        records: list[TrialRecord],
+        references: References,
+        fitting: list[HardwareConfig],
     ) -> HardwareConfig:
         """Return what is expected to raise the best score most for what it costs."""
-        records = self._known.of(trials)
         running = [
             config
             for trial in trials
@@ -110,7 +112,6 @@ class StructuredSampler(BaseSampler):
         ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
         model = ScoreModel(references.scores(), measured, running)
-        fitting = _fitting(untried, records)
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
@@ -162,28 +163,6 @@ def _parts(record: TrialRecord) -> Measured | None:
     quality = 0.0 if record.status == "diverged" else record.quality_score
     parts = (record.device_util, quality, record.sps)
     return None if parts == (None, None, None) else Measured(hardware_of(record), *parts)
-
-
-def _fitting(untried: list[HardwareConfig], records: Sequence[TrialRecord]) -> list[HardwareConfig]:
-    """Return the configs that take less memory in some way than each that ran out of it.
-
-    All of them where that leaves none: what does not fit is then refused one by one.
-    """
-    too_large = [_sizes(hardware_of(r)) for r in records if r.status in OUT_OF_MEMORY]
-    fitting = [
-        config
-        for config in untried
-        if not any(
-            all(mine >= theirs for mine, theirs in zip(_sizes(config), sizes, strict=True))
-            for sizes in too_large
-        )
-    ]
-    return fitting or untried
-
-
-def _sizes(config: HardwareConfig) -> tuple[int, int, int]:
-    """Return what the memory of a config grows with."""
-    return config.num_envs, config.batch_size, config.minibatch_size
 
 
 def _has_config(trial: FrozenTrial) -> bool:

@@ -81,14 +81,15 @@ def test_the_whole_training_lowers_for_a_gpu_that_is_not_here(env: str) -> None:
 def test_stepping_a_batch_equals_stepping_one_by_one(env: str) -> None:
     made, env_params = make(env, dict(QUICK.get(env, {})))
     policy = random_policy(made.action_space)
-    keys = jax.random.split(jax.random.key(2), 3)
+    key_of_step = jax.random.key(2)
+    keys = jax.random.split(key_of_step, 3)
 
     @jax.jit
     def together(key: jax.Array) -> Any:
         envs = start_envs(made, key, env_params, num_envs=3)
         mask = action_masks(made, envs, env_params)
         action = policy(None, jax.random.key(1), envs.obs, mask)
-        return envs, action, step_envs(made, envs, action, keys, env_params)[1]
+        return envs, action, step_envs(made, envs, action, key_of_step, env_params)[1]
 
     envs, action, batch = together(jax.random.key(0))
     step = jax.jit(made.step)

@@ -111,7 +111,7 @@ class Reference:
             second += 0.001 * ((shrink * gradient) ** 2 - second)
             mean = first / (1 - 0.9**self.num_steps)
             deviation = np.sqrt(second / (1 - 0.999**self.num_steps))
-            array -= self.scalars["learning_rate"] * mean / (deviation + 1e-5)
+            array -= self.scalars["learning_rate"] * mean / (deviation + self.scalars["adam_eps"])
 
 
 def categorical(

@@ -13,6 +13,7 @@ from tuner.ppo.distributions import (
     action_noise,
     categorical,
     max_entropy,
+    noise_of,
 )
 
 KEY = jax.random.key(0)
@@ -62,12 +63,21 @@ def test_a_forbidden_action_is_never_sampled_however_likely() -> None:
 
 
 def test_the_largest_noise_still_chooses_an_allowed_action() -> None:
-    # Shares of three actions are 1/3, 1/3, 1/3 and 0; the greatest uniform number is 1 − 2⁻²³.
+    # Shares of three actions are 1/3, 1/3, 1/3 and 0; the greatest uniform number is 1 − 2⁻²⁴.
     policy = categorical(
         jnp.array([[0.0, 0.0, 0.0, 9.0]] * 3), jnp.array([[True, True, True, False]] * 3)
     )
-    noise = jnp.array([0.0, 0.5, 1 - 2**-23])
+    noise = jnp.array([2**-24, 0.5, 1 - 2**-24])
     assert policy.sample(noise).tolist() == [0, 1, 2]
+
+
+def test_the_extreme_words_are_noise_within_bounds() -> None:
+    words = jnp.array([0, 2**31, 2**32 - 1], jnp.uint32)
+    uniform = noise_of(words, Discrete(3))
+    assert uniform.tolist() == [2**-24, 0.5 + 2**-24, 1 - 2**-24]
+    # Φ⁻¹(2⁻²⁴) = −5.294; the middle part lies 2⁻²⁴ from ½, the density there is 0.399.
+    normal = noise_of(words, Box(low=(-1.0,), high=(1.0,), shape=(1,)))
+    assert normal.tolist() == pytest.approx([-5.294, 1.5e-7, 5.294], abs=0.01)
 
 
 def test_samples_of_a_gaussian_have_its_moments() -> None:

@@ -123,5 +123,5 @@ def test_actions_are_clipped_where_they_enter_the_environment() -> None:
     params = ProbeParams().as_arrays()
     envs = start_envs(env, jax.random.key(0), params, num_envs=2)
     actions = jnp.array([[5.0, -5.0], [-0.25, 0.125]])
-    _, timestep = step_envs(env, envs, actions, jax.random.split(jax.random.key(1)), params)
+    _, timestep = step_envs(env, envs, actions, jax.random.key(1), params)
     assert timestep.obs.tolist() == [[1.0, -0.5], [-0.25, 0.125]]

@@ -1,0 +1,138 @@
+"""What replays of one method come to: regrets by budget and profile, and on the way there."""
+
+import math
+import statistics
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tuner.profiles import PROFILE_NAMES
+
+SHARES = (0.05, 0.1, 0.2)
+"""Budgets, as shares of one repeat of the table."""
+LONGEST = 0.4
+"""Share of the table after which a search that has not come near is given up."""
+NEAR = 0.05
+"""The normalised regret whose device-seconds are reported."""
+GOOD = 0.1
+"""The normalised regret that a replay must not exceed to have succeeded."""
+POINTS = 40
+"""Times at which a search is compared with a random one for its P-score."""
+RESAMPLES = 1_000
+
+
+def times() -> list[float]:
+    """Return the shares of a table's device-seconds at which searches are compared."""
+    return [max(SHARES) * (i + 1) / POINTS for i in range(POINTS)]
+
+
+def known_of(values: Iterable[float | None]) -> list[float]:
+    """Return the values that are not None."""
+    return [value for value in values if value is not None]
+
+
+def summary(found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one method over seeds (and tables)."""
+    exact = {share: known_of(row["exact"][share] for row in found) for share in map(str, SHARES)}
+    return {
+        "replays": len(found),
+        "trials": {
+            share: statistics.fmean(row["trials"][share] for row in found)
+            for share in map(str, SHARES)
+        },
+        "random_exactly": {s: statistics.fmean(v) if v else None for s, v in exact.items()},
+        "ooms": sum(r["ooms"] for r in found),
+        "overrun": max(r["overrun"] for r in found),
+        "device_s": statistics.median(r["device_s"] for r in found),
+    } | {profile: of_profile(profile, found, random) for profile in PROFILE_NAMES}
+
+
+def of_profile(
+    profile: str, found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the figures of one method for one profile; of those replays that are not tied."""
+    told = [r for r in found if r["regrets"][str(SHARES[-1])][profile] is not None]
+    if not told:
+        return {"judged": 0}
+    clusters = [r["cluster"] for r in told]
+    reached = sorted(known_of(r["share_to_near"][profile] for r in told))
+    regrets = {share: [r["regrets"][share][profile] for r in told] for share in map(str, SHARES)}
+    return {
+        "judged": len(told),
+        "regret": {
+            share: {
+                "mean": mean_of(values, clusters),
+                "median": statistics.median(values),
+                "success": mean_of([float(value <= GOOD) for value in values], clusters),
+            }
+            for share, values in regrets.items()
+        },
+        "share_to_5pct": {
+            "median": _rank(reached, 0.5, len(told)),
+            "p90": _rank(reached, 0.9, len(told)),
+            "never": len(told) - len(reached),
+        },
+        "p_score": p_score(profile, told, random),
+        "path": [
+            [share, statistics.fmean(at)]
+            for i, share in enumerate(times())
+            if len(at := known_of(r["paths"][profile][i] for r in told)) == len(told)
+        ],
+    }
+
+
+def ahead_of(
+    theirs: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]
+) -> dict[str, float] | None:
+    """Return by how much our regret of `balanced` is lower at the largest budget, seed by seed."""
+    share = str(SHARES[-1])
+    gaps = [
+        (their - our, row["cluster"])
+        for row, other in zip(ours, theirs, strict=True)
+        if (our := row["regrets"][share]["balanced"]) is not None
+        and (their := other["regrets"][share]["balanced"]) is not None
+    ]
+    return mean_of(*zip(*gaps, strict=True)) if gaps else None
+
+
+def mean_of(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[str, float]:
+    """Return the mean with its 95 % interval: bootstrapped over clusters, and seeds within each.
+
+    A cluster is a half of a table: all of its replays are judged by the same measurements, so that
+    no number of seeds tells what other measurements, or another table, would have said.
+    """
+    groups: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    arrays, draws = [np.array(group) for group in groups.values()], np.random.default_rng(0)
+    means = [
+        np.concatenate(
+            [
+                draws.choice(arrays[chosen], len(arrays[chosen]))
+                for chosen in draws.integers(len(arrays), size=len(arrays))
+            ]
+        ).mean()
+        for _ in range(RESAMPLES)
+    ]
+    lower, upper = np.quantile(means, (0.025, 0.975))
+    return {"value": statistics.fmean(values), "lower": float(lower), "upper": float(upper)}
+
+
+def p_score(
+    profile: str, found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]
+) -> float | None:
+    """Return how far a search is from random (0) to the optimum at once (1), over time."""
+    gains = []
+    for index in range(POINTS):
+        ours = known_of(r["paths"][profile][index] for r in found)
+        theirs = known_of(r["paths"][profile][index] for r in random)
+        if ours and theirs and (mean := statistics.fmean(theirs)) > 0:
+            gains.append((mean - statistics.fmean(ours)) / mean)
+    return statistics.fmean(gains) if gains else None
+
+
+def _rank(ordered: Sequence[float], share: float, number: int) -> float | None:
+    """Return a quantile of `number` values of which only the lowest are known."""
+    index = math.ceil(share * number) - 1
+    return ordered[index] if index < len(ordered) else None

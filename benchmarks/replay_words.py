@@ -1,0 +1,99 @@
+"""What replays come to, as tables for a terminal."""
+
+from typing import Any
+
+from replay_figures import LONGEST, SHARES
+
+from tuner.profiles import PROFILE_NAMES
+
+
+def in_words(document: dict[str, Any]) -> str:
+    """Return the tables of all methods: over all tables, by profile, and by table."""
+    last = str(SHARES[-1])
+    lines = [
+        f"{len(document['noise'])} tables, {document['seeds']} seeds each; normalised regret (0: "
+        "as what all measurements would export, 1: the median config)",
+        f"{'balanced':20s} " + " ".join(f"{f'at {share:.0%}':>18s}" for share in SHARES)
+        + f" {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} {'OOM':>4s} {'trials':>7s}  judged",
+    ]  # fmt: skip
+    for method, found in document["methods"].items():
+        told = found["balanced"]
+        cells = [_regret(told, str(share)) for share in SHARES]
+        lines.append(
+            f"{method:20s} " + " ".join(f"{cell:>18s}" for cell in cells)
+            + f" {_success(told):>12s} {_to_near(told):>8s} {_number(told.get('p_score')):>6s}"
+            + f" {found['ooms']:4d} {found['trials'][last]:7.1f}"
+            + f"  {told['judged']} of {found['replays']}"
+        )  # fmt: skip
+    if (random := document["methods"].get("random")) is not None:
+        lines.append(
+            f"{'random, exactly':20s} "
+            + " ".join(f"{_number(random['random_exactly'][str(s)]):>18s}" for s in SHARES)
+            + "   of as many trials, were the highest score exported"
+        )
+    lines += [
+        f"within 10 % and trials, the baseline among them: at {SHARES[-1]:.0%}; to 5 %: share of "
+        f"the table until that is first reached, before finalists (never: not by {LONGEST:.0%})",
+        "judged: the rest is on halves that cannot tell the best from the median; intervals over "
+        "halves of tables and seeds",
+    ]
+    ours = next(iter(document["methods"]))
+    lines += [
+        f"{ours} against {method}, seed by seed: lower by {_interval(gap)}"
+        for method, gap in document["ahead"].items()
+        if gap is not None
+    ]
+    lines += ["", _heading("profile")]
+    for profile in PROFILE_NAMES[1:]:
+        lines += [_row(profile, m, found[profile]) for m, found in document["methods"].items()]
+    lines += ["", _heading("table, balanced")]
+    for name, methods in document["tables"].items():
+        lines += [_row(name, method, found["balanced"]) for method, found in methods.items()]
+    lines.append("")
+    for name, told in document["noise"].items():
+        good = ["all tied" if n is None else str(n) for n in told["good"]]
+        lines.append(
+            f"{name}: {told['configs']} configs, {told['measurements']} measurements "
+            f"({told['disturbed']} disturbed; {told['once']:.0f} configs once in a half); "
+            f"within 10 % of the best: {' and '.join(good)} (the one half searched, the other); "
+            f"the halves rank configs alike by {told['agreement']:.2f} (Spearman)"
+        )
+    return "\n".join(lines)
+
+
+def _heading(what: str) -> str:
+    share = f"at {SHARES[-1]:.0%}"
+    return (
+        f"{what:26s} {'method':20s} {share:>18s} {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} "
+        f"{'judged':>7s}"
+    )
+
+
+def _row(what: str, method: str, told: dict[str, Any]) -> str:
+    return (
+        f"{what:26s} {method:20s} {_regret(told, str(SHARES[-1])):>18s} {_success(told):>12s} "
+        f"{_to_near(told):>8s} {_number(told.get('p_score')):>6s} {told['judged']:7d}"
+    )
+
+
+def _regret(told: dict[str, Any], share: str) -> str:
+    return _interval(told["regret"][share]["mean"]) if told["judged"] else "tied"
+
+
+def _success(told: dict[str, Any]) -> str:
+    return f"{told['regret'][str(SHARES[-1])]['success']['value']:.0%}" if told["judged"] else ""
+
+
+def _to_near(told: dict[str, Any]) -> str:
+    if not told["judged"]:
+        return ""
+    median = told["share_to_5pct"]["median"]
+    return "never" if median is None else f"{median:.1%}"
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['lower']:.2f},{estimate['upper']:.2f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
