@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from peer import PeerConfig
 
-CHILD = Path(__file__).with_name("peer_child.py")
-ROOT = CHILD.parent.parent
+ROOT = Path(__file__).parent.parent
+CHILD = Path("benchmarks") / "peer_child.py"
 LOG_TAIL = 400
 GPU_MEMORY_SHARE = 0.8
 """Of the device, shared by all peers' processes: each one's pool is set aside when it starts."""
@@ -37,24 +37,25 @@ class Round:
 class PeerProcess:
     """A running peer; use it as a context manager."""
 
-    def __init__(self, spec: str, *, core: int | None, num_peers: int) -> None:
+    def __init__(self, spec: str, *, core: int | None, num_peers: int, root: Path = ROOT) -> None:
         """Start the process; it imports the peer meanwhile.
 
         Args:
             spec: `package.module:factory`.
             core: the core that it is pinned to, None for all.
             num_peers: processes that share the device's memory.
+            root: the checkout of this project that it runs.
         """
         self.spec = spec
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 — closed by __exit__
-        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), os.getcwd()]
+        path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")]), os.getcwd()]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path),
             "JAX_ENABLE_COMPILATION_CACHE": "false",  # a cached program would cost no compile time
             "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{GPU_MEMORY_SHARE / num_peers:.3f}",
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(CHILD), spec, "all" if core is None else str(core)],
+            [sys.executable, str(root / CHILD), spec, "all" if core is None else str(core)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

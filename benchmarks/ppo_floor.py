@@ -3,6 +3,7 @@
 Apart from the breakdown because the floor is computed from shapes and measured without PPO.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,23 +52,22 @@ def products_of(
         obs_size: Numbers in one observation.
         num_outputs: Outputs of the policy; the value function has one.
     """
-    chunks = config.num_epochs * config.batch_size // microbatch
-    found: dict[Product, int] = {}
+    learned = config.num_epochs * config.batch_size // microbatch
+    # The policy acts step by step; values are computed after the steps, in chunks.
+    acted = Counter({(config.num_envs, num_outputs): config.num_steps})
+    acted[microbatch, 1] += config.batch_size // microbatch
+    found: Counter[Product] = Counter()
     for last in (num_outputs, 1):
-        widths = (obs_size, *config.network, last)
-        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
-            times = {
-                Product("forward", config.num_envs, inputs, outputs): config.num_steps,
-                Product("forward", microbatch, inputs, outputs): chunks,
-                Product("kernel_gradient", microbatch, inputs, outputs): chunks,
-            }
+        network = pairwise((obs_size, *config.network, last))
+        for layer, (inputs, outputs) in enumerate(network):
+            for (rows, head), times in acted.items():
+                if head == last:
+                    found[Product("forward", rows, inputs, outputs)] += times
+            found[Product("forward", microbatch, inputs, outputs)] += learned
+            found[Product("kernel_gradient", microbatch, inputs, outputs)] += learned
             if layer:  # nobody asks for the gradient of an observation
-                times[Product("input_gradient", microbatch, inputs, outputs)] = chunks
-            if config.num_envs == microbatch:
-                times[Product("forward", microbatch, inputs, outputs)] += config.num_steps
-            for product, number in times.items():
-                found[product] = found.get(product, 0) + number
-    return found
+                found[Product("input_gradient", microbatch, inputs, outputs)] += learned
+    return dict(found)
 
 
 def copied_bytes(batch: Batch, num_epochs: int) -> int:

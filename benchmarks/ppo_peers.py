@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/ppo_peers.py                          about 15 minutes on a CPU
     .venv/bin/python benchmarks/ppo_peers.py --quick                  fewer configs and rounds
     .venv/bin/python benchmarks/ppo_peers.py --peer package.module:factory    one more (peer.py)
+    .venv/bin/python benchmarks/ppo_peers.py --tree ../before    what a change of ours has gained
 
 Every peer is a process of its own for every config. It imports, compiles once, and then answers
 "run one round" requests; the peers take turns round by round, so that whatever slows the machine
@@ -12,12 +13,15 @@ CPU-second of the peer's process; on a GPU it is env-steps per second of wall-cl
 
 import os
 import statistics
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from peer import PeerConfig
-from peer_process import PeerFailed, PeerProcess, Round
+from peer_process import ROOT, PeerFailed, PeerProcess, Round
 from ppo_document import deliver, facts, parser_of, say, this_device
 from ppo_statistics import best_of, round_ratios, spread_of
 
@@ -36,6 +40,7 @@ CPU_CONFIGS: tuple[Numbers, ...] = (
 GPU_CONFIGS: tuple[Numbers, ...] = (*CPU_CONFIGS, (4096, 128, 8, 4), (16384, 128, 16, 4))
 QUICK_CONFIGS: tuple[Numbers, ...] = ((64, 128, 4, 4),)
 ROUNDS, QUICK_ROUNDS = 15, 5
+NO_TREES: Mapping[str, Path] = MappingProxyType({})
 ROUND_ENV_STEPS = {"cpu": 2**15, "gpu": 2**22}
 """About a third of a second of training on either: fine enough to alternate within disturbances."""
 
@@ -93,10 +98,23 @@ def main() -> None:
     """Measure, print and, if asked, write."""
     parser = parser_of(__doc__)
     parser.add_argument("--peer", action="append", default=[], metavar="MODULE:FACTORY")
+    parser.add_argument(
+        "--tree",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="another checkout of this project (git worktree add), in place of the peers",
+    )
     parser.add_argument("--rounds", type=int, help=f"rounds per config (default: {ROUNDS})")
     arguments = parser.parse_args()
     device = this_device()
-    specs = SPECS | {spec: spec for spec in arguments.peer}
+    try:
+        trees = named_trees(arguments.tree)
+    except ValueError as error:
+        parser.error(str(error))
+    peers = dict.fromkeys(trees, SPECS[OURS]) if trees else SPECS
+    specs = {OURS: SPECS[OURS]} | peers | {spec: spec for spec in arguments.peer}
     configs = GPU_CONFIGS if device.kind == "gpu" else CPU_CONFIGS
     if arguments.quick:
         configs = QUICK_CONFIGS
@@ -104,7 +122,14 @@ def main() -> None:
     core = max(os.sched_getaffinity(0)) if device.kind == "cpu" else None
     clock: Clock = "cpu_s" if device.kind == "cpu" else "wall_s"
     rows = [
-        compare(config_of(numbers, device.kind), specs, rounds=rounds, core=core, clock=clock)
+        compare(
+            config_of(numbers, device.kind),
+            specs,
+            rounds=rounds,
+            core=core,
+            clock=clock,
+            trees=trees,
+        )
         for numbers in configs
     ]
     ratios = [row["ratio_to_best"] for row in rows if row["ratio_to_best"] is not None]
@@ -112,11 +137,22 @@ def main() -> None:
         "clock": clock,
         "pinned_to_core": core,
         "rounds": rounds,
-        "differences": DIFFERENCES,
+        "differences": {name: text for name, text in DIFFERENCES.items() if name in specs},
         "configs": rows,
         "geomean_ratio": statistics.geometric_mean(ratios) if ratios else None,
     }
     deliver(document, table_of(document), arguments)
+
+
+def named_trees(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return checkouts by the names of their folders; ValueError where these are not apart."""
+    names = [folder.resolve().name for folder in folders]
+    if len({OURS, *names}) <= len(names):
+        raise ValueError(
+            f"--tree must be folders of different names and none of them {OURS}, but got "
+            f"{', '.join(names)}; rename one"
+        )
+    return {name: folder.resolve() for name, folder in zip(names, folders, strict=True)}
 
 
 def config_of(numbers: Numbers, kind: str) -> PeerConfig:
@@ -138,13 +174,14 @@ def compare(
     rounds: int,
     core: int | None,
     clock: Clock,
+    trees: Mapping[str, Path] = NO_TREES,
 ) -> dict[str, Any]:
     """Return one row of the document: every peer on one config.
 
     Raises:
         PeerFailed: Ours failed. A peer that fails is left out, with the reason in its place.
     """
-    timed, failures = alternate(config, specs, rounds=rounds, core=core)
+    timed, failures = alternate(config, specs, rounds=rounds, core=core, trees=trees)
     ours = timed.pop(OURS)
     best = best_of({name: peer.rates(clock) for name, peer in timed.items()}) if timed else None
     ratio = spread_of(round_ratios(ours.rates(clock), timed[best].rates(clock))) if best else None
@@ -176,7 +213,12 @@ def compile_ratio(ours: dict[str, float], peers: list[dict[str, float]]) -> floa
 
 
 def alternate(
-    config: PeerConfig, specs: dict[str, str], *, rounds: int, core: int | None
+    config: PeerConfig,
+    specs: dict[str, str],
+    *,
+    rounds: int,
+    core: int | None,
+    trees: Mapping[str, Path] = NO_TREES,
 ) -> tuple[dict[str, Timed], dict[str, str]]:
     """Compile every peer, then run one round of each in turn, another one first every time.
 
@@ -188,7 +230,9 @@ def alternate(
     done: dict[str, list[Round]] = {}
     with ExitStack() as stack:
         processes = {
-            name: stack.enter_context(PeerProcess(spec, core=core, num_peers=len(specs)))
+            name: stack.enter_context(
+                PeerProcess(spec, core=core, num_peers=len(specs), root=trees.get(name, ROOT))
+            )
             for name, spec in specs.items()
         }
         for name, process in processes.items():

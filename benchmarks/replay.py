@@ -24,7 +24,6 @@ from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summ
 from replay_half import Half
 from replay_judge import Judge, both_ways
 from replay_methods import METHODS
-from replay_plot import plot
 from replay_study import Method, replay
 from replay_tables import NULLS
 from replay_words import in_words
@@ -75,6 +74,8 @@ def main() -> None:
     )
     deliver(document, in_words(document), arguments)
     if arguments.out is not None:
+        from replay_plot import plot  # matplotlib, of the extra `bench`
+
         plot(document, arguments.out / "replay.svg")
 
 
@@ -152,8 +153,9 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     if job.null is not None:
         grid = NULLS[job.null](grid, job.draw)
     ways = both_ways(grid)
+    table = (job.name, job.draw if job.null else 0)
     return [
-        {"cluster": (job.name, seed % 2), **run_seed(METHODS[job.method], *ways[seed % 2], seed)}
+        {"place": (table, seed % 2)} | run_seed(METHODS[job.method], *ways[seed % 2], seed)
         for seed in job.seeds
     ]
 

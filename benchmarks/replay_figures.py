@@ -17,6 +17,8 @@ NEAR = 0.05
 """The normalised regret whose device-seconds are reported."""
 GOOD = 0.1
 """The normalised regret that a replay must not exceed to have succeeded."""
+Place = tuple[Hashable, int]
+"""Where a replay was judged: on which table (of a null, which draw of it), by which half."""
 POINTS = 40
 """Times at which a search is compared with a random one for its P-score."""
 RESAMPLES = 1_000
@@ -55,16 +57,16 @@ def of_profile(
     told = [r for r in found if r["regrets"][str(SHARES[-1])][profile] is not None]
     if not told:
         return {"judged": 0}
-    clusters = [r["cluster"] for r in told]
+    places = [r["place"] for r in told]
     reached = sorted(known_of(r["share_to_near"][profile] for r in told))
     regrets = {share: [r["regrets"][share][profile] for r in told] for share in map(str, SHARES)}
     return {
         "judged": len(told),
         "regret": {
             share: {
-                "mean": mean_of(values, clusters),
+                "mean": mean_of(values, places),
                 "median": statistics.median(values),
-                "success": mean_of([float(value <= GOOD) for value in values], clusters),
+                "success": mean_of([float(value <= GOOD) for value in values], places),
             }
             for share, values in regrets.items()
         },
@@ -88,7 +90,7 @@ def ahead_of(
     """Return by how much our regret of `balanced` is lower at the largest budget, seed by seed."""
     share = str(SHARES[-1])
     gaps = [
-        (their - our, row["cluster"])
+        (their - our, row["place"])
         for row, other in zip(ours, theirs, strict=True)
         if (our := row["regrets"][share]["balanced"]) is not None
         and (their := other["regrets"][share]["balanced"]) is not None
@@ -96,25 +98,25 @@ def ahead_of(
     return mean_of(*zip(*gaps, strict=True)) if gaps else None
 
 
-def mean_of(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[str, float]:
-    """Return the mean with its 95 % interval: bootstrapped over clusters, and seeds within each.
+def mean_of(values: Sequence[float], places: Sequence[Place]) -> dict[str, float]:
+    """Return the mean with its 95 % bootstrap interval: over tables, their halves, and seeds.
 
-    A cluster is a half of a table: all of its replays are judged by the same measurements, so that
-    no number of seeds tells what other measurements, or another table, would have said.
+    In that order, since no number of seeds tells what other measurements, or another table, would
+    have said. Of one table it is little more than the range of its two halves.
     """
-    groups: dict[Hashable, list[float]] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        groups.setdefault(cluster, []).append(value)
-    arrays, draws = [np.array(group) for group in groups.values()], np.random.default_rng(0)
-    means = [
-        np.concatenate(
-            [
-                draws.choice(arrays[chosen], len(arrays[chosen]))
-                for chosen in draws.integers(len(arrays), size=len(arrays))
-            ]
-        ).mean()
-        for _ in range(RESAMPLES)
-    ]
+    groups: dict[Hashable, dict[int, list[float]]] = {}
+    for value, (table, half) in zip(values, places, strict=True):
+        groups.setdefault(table, {}).setdefault(half, []).append(value)
+    tables = [[np.array(half) for half in halves.values()] for halves in groups.values()]
+    draws = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        drawn = [
+            draws.choice(halves[half], len(halves[half]))
+            for halves in (tables[i] for i in draws.integers(len(tables), size=len(tables)))
+            for half in draws.integers(len(halves), size=len(halves))
+        ]
+        means.append(np.concatenate(drawn).mean())
     lower, upper = np.quantile(means, (0.025, 0.975))
     return {"value": statistics.fmean(values), "lower": float(lower), "upper": float(upper)}
 

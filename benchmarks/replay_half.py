@@ -51,7 +51,7 @@ class Half:
 
 
 def halves(grid: Grid) -> tuple[Half, Half]:
-    """Return the half to search on (even repeats) and the half to judge by (odd ones)."""
+    """Return the half of the even repeats and that of the odd ones: one is searched, one judges."""
     parts: tuple[dict[HardwareConfig, list[Measurement]], ...] = ({}, {})
     took_s: dict[HardwareConfig, list[float]] = {}
     cached_s: dict[HardwareConfig, list[float]] = {}

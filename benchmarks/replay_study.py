@@ -6,7 +6,6 @@ Time is the device's, as it was recorded: a config's first measurement pays for 
 
 import math
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -93,7 +92,7 @@ class TableBench:
                 cost_s -= sum(p.seconds for p in row.curve[number:])
                 measurement = _cut(measurement, number, ended)
                 break
-        left_s = math.inf if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+        left_s = math.inf if give_up_at is None else max(0.0, give_up_at - self._clock.now_s)
         if cost_s > left_s:
             measurement, cost_s = _stopped(measurement), left_s
         self._clock.now_s += cost_s
@@ -147,9 +146,9 @@ class ReplaySession(Session):
         """Where results are kept."""
         return self.results
 
-    def time_left_s(self) -> float | None:
-        """Return what is left of the budget."""
-        return None if self.config.budget is None else self.config.budget - self.clock.now_s
+    def now_s(self) -> float:
+        """Return the time of the study's device."""
+        return self.clock.now_s
 
     def keep(self, measurement: Measurement) -> TrialRecord:
         """Judge a measurement and keep it."""
@@ -191,8 +190,8 @@ class Replay:
 
     `chosen` is each profile's config, the baseline where nothing may be exported; `trace` has the
     device-seconds and what would have been chosen after the calibration and after each measurement
-    since, finalists' among them at its end; `ooms` counts trials that ran out of memory on the
-    device.
+    of the search, finalists left out; `trials` are those that told something, the baseline's among
+    them; `ooms` counts trials that ran out of memory on the device.
     """
 
     chosen: dict[str, HardwareConfig]
@@ -233,13 +232,14 @@ def replay(
         session.on_record = look
     heartbeat: Any = NoHeartbeat()
     search(session, heartbeat)
+    session.on_record = lambda: None
     with suppress(ExportRefused):
         confirm(session)
     records = session.records()
     return Replay(
         chosen=exported(session),
         device_s=session.clock.now_s,
-        trials=len({r.trial for r in records}),
+        trials=len({r.trial for r in records if r.status != Interrupted.status}),
         ooms=sum(r.status == "oom" for r in records),
         trace=tuple(trace),
     )

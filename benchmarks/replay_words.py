@@ -35,7 +35,7 @@ def in_words(document: dict[str, Any]) -> str:
         f"within 10 % and trials, the baseline among them: at {SHARES[-1]:.0%}; to 5 %: share of "
         f"the table until that is first reached, before finalists (never: not by {LONGEST:.0%})",
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
-        "halves of tables and seeds",
+        "tables, halves and seeds; of one table little more than the range of its halves",
     ]
     ours = next(iter(document["methods"]))
     lines += [

@@ -6,9 +6,10 @@
 On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should be longer than a
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
-What scores are worth is to be held against the ceiling: how the one half's true times order configs
-as the other's do. Tables know a policy's evaluation at their end alone: quality rests on training
-returns here, and speed and utilisation are those of the whole run.
+What scores are worth is to be held against repeat by repeat: how the one half's true times order
+configs as the other's do (a score without noise could do better than that). Tables know a policy's
+evaluation at their end alone: quality rests on training returns here, and speed and utilisation are
+those of the whole run.
 """
 
 import itertools
@@ -87,14 +88,14 @@ def main() -> None:
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
     candidates = simplex(0.4 if arguments.quick else 0.2)
     found: dict[str, dict[Choice, Validity]] = {}
-    ceilings: dict[str, float | None] = {}
+    repeatabilities: dict[str, float | None] = {}
     with ProcessPoolExecutor() as pool:
         measured = pool.map(partial(measure, shares=shares, candidates=candidates), tables)
         for table, (worth, highest) in zip(tables, measured, strict=True):
             name = table.name.removesuffix(".json.gz")
-            found[name], ceilings[name] = worth, highest
+            found[name], repeatabilities[name] = worth, highest
             say(f"{name}: done")
-    document = facts(this_device()) | result(found, ceilings)
+    document = facts(this_device()) | result(found, repeatabilities)
     deliver(document, in_words(document), arguments)
 
 
@@ -112,12 +113,12 @@ def simplex(step: float) -> list[tuple[float, float, float]]:
 def measure(
     table: Path, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
 ) -> tuple[dict[Choice, Validity], float | None]:
-    """Return the validity of each budget and weights on a table, and its ceiling."""
+    """Return the validity of each budget and weights on a table, and its repeatability."""
     grid = read_grid(table)
-    return validities(grid, shares=shares, candidates=candidates), ceiling(grid)
+    return validities(grid, shares=shares, candidates=candidates), repeatability(grid)
 
 
-def ceiling(grid: Grid) -> float | None:
+def repeatability(grid: Grid) -> float | None:
     """Return Spearman's rank correlation between the true times of the two halves."""
     first, other = (truth_of(half).scores for half in halves(grid))
     return _correlation([(first[c], other[c]) for c in first if c in other])
@@ -259,7 +260,7 @@ def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
 
 
 def result(
-    found: dict[str, dict[Choice, Validity]], ceilings: dict[str, float | None]
+    found: dict[str, dict[Choice, Validity]], repeatabilities: dict[str, float | None]
 ) -> dict[str, Any]:
     """Return the figures of each table with the default weights, and what would be chosen.
 
@@ -279,7 +280,7 @@ def result(
             name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
             for name, table in found.items()
         },
-        "ceilings": ceilings,
+        "repeatabilities": repeatabilities,
         "left_out": left_out,
         "chosen": None if best is None or over_all is None else _as_data(best, over_all),
     }
@@ -307,8 +308,8 @@ def in_words(document: dict[str, Any]) -> str:
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows]
     lines += [
-        f"{name:16s} {'ceiling: one half by the other':>25s} {_two(value):>12s}"
-        for name, value in document["ceilings"].items()
+        f"{name:16s} {'repeat against repeat':>25s} {_two(value):>12s}"
+        for name, value in document["repeatabilities"].items()
     ]
     lines.append("chosen on all other tables, tested on the one that is named")
     lines += [_line(name, row) for name, row in document["left_out"].items()]

@@ -73,7 +73,11 @@ class Session(OpenStudy):
         """Return what is left of the budget, None without one."""
         if self.config.budget is None:
             return None
-        return self.config.budget - (time.monotonic() - self.started)
+        return self.config.budget - (self.now_s() - self.started)
+
+    def now_s(self) -> float:
+        """Return the clock that budgets are counted on, in seconds since some time."""
+        return time.monotonic()
 
     def use_measured_baseline(self) -> None:
         """Scale learning rates from the baseline that was measured, should it be another one.
@@ -167,7 +171,7 @@ class Session(OpenStudy):
         left_s = self.time_left_s()
         give_up_at = None
         if left_s is not None and reserve_s is not None:
-            give_up_at = time.monotonic() + left_s - reserve_s
+            give_up_at = self.now_s() + left_s - reserve_s
         measurement = self.bench.measure(order, on_block=on_block, give_up_at=give_up_at)
         return measurement if self.kept is None else self.kept.put_to(measurement, config)
 

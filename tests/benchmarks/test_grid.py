@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from grid import VERSION, Grid, Recording, Row, read_grid, reopen, write_grid
-from record_grid import order
+from record_grid import is_dear, is_to_be_redone, order
 
 from storage.records import CurvePoint, TrialRecord
 from tuner.measurement import Evaluation
@@ -107,6 +107,33 @@ def test_every_config_is_measured_once_before_any_is_twice() -> None:
     assert [c for c, _ in planned[:8]] != [c for c, _ in planned[8:16]]
     assert planned[24:] == [(baseline, 3), (baseline, 4), (baseline, 5)]
     assert len(order(configs, 3, HardwareConfig(64, 16, 2, 2))) == 24
+
+
+def test_a_config_is_dear_by_its_quicker_undisturbed_time_without_compiling(tmp_path: Path) -> None:
+    def took(num_envs: int, repeat: int, seconds: float, contaminated: str | None = None) -> Row:
+        known = row(num_envs, repeat)
+        record = replace(known.record, duration=seconds, contaminated=contaminated)
+        return replace(known, record=record)
+
+    with Recording(tmp_path / "g.jsonl", FACTS) as recording:
+        for found in (
+            took(8, 0, 22.0),  # 19 s without compiling
+            took(16, 0, 40.0),
+            took(16, 1, 30.0),
+            took(32, 0, 60.0, "steal"),
+            took(32, 1, 22.0),
+        ):
+            recording.add(found)
+        dear = {n: is_dear(recording, row(n).config, 2) for n in (8, 16, 32, 64)}
+        assert dear == {8: False, 16: True, 32: False, 64: False}
+        assert not is_dear(recording, row(16).config, 1)
+
+
+def test_what_was_disturbed_or_crashed_is_measured_again() -> None:
+    record = row(8).record
+    states = [("success", None), ("success", "steal"), ("crashed", None), ("oom", None)]
+    rows = [replace(row(8), record=replace(record, status=s, contaminated=c)) for s, c in states]
+    assert list(map(is_to_be_redone, rows)) == [False, True, True, False]
 
 
 @pytest.mark.long

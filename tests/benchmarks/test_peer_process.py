@@ -1,10 +1,11 @@
 """The processes of peers, started for real: with peers that need no jax."""
 
 import os
+from pathlib import Path
 
 import pytest
 from peer import PeerConfig
-from peer_process import PeerFailed, PeerProcess
+from peer_process import ROOT, PeerFailed, PeerProcess
 from ppo_peers import alternate, compare
 
 CONFIG = PeerConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=1, updates=2)
@@ -56,6 +57,18 @@ def test_a_broken_peer_is_left_out_and_the_others_are_measured() -> None:
     assert row["ours_sps"] > 0
     assert row["ratio_quartiles"][0] <= row["ratio_to_best"] <= row["ratio_quartiles"][1]
     assert (row["num_envs"], row["num_epochs"]) == (4, 1)
+
+
+def test_a_tree_runs_its_own_checkout(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("peer.py", "peer_child.py"):
+        (tmp_path / "benchmarks" / name).write_text((ROOT / "benchmarks" / name).read_text())
+    (tmp_path / "its_own.py").write_text("raise RuntimeError('of this tree')")
+    with (
+        pytest.raises(PeerFailed, match="of this tree"),
+        PeerProcess("its_own:Peer", core=None, num_peers=1, root=tmp_path) as process,
+    ):
+        process.wait_until_imported()
 
 
 def test_ours_must_not_fail() -> None:

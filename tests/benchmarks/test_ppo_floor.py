@@ -10,16 +10,16 @@ def test_the_products_of_an_update() -> None:
     config = PPOConfig(num_envs=8, num_steps=4, num_minibatches=2, num_epochs=2, network=(5,))
     found = products_of(config, microbatch=16, obs_size=3, num_outputs=2)
     assert found == {
-        # The first layers of both are of one shape: 4 steps each, and 4 chunks each.
-        Product("forward", 8, 3, 5): 8,
-        Product("forward", 16, 3, 5): 8,
+        # Acting: 4 steps of 8 rows. Values: 32 rows in 2 chunks. The first layers of both are of
+        # one shape, with 4 chunks each in learning.
+        Product("forward", 8, 3, 5): 4,
+        Product("forward", 16, 3, 5): 2 + 8,
         Product("kernel_gradient", 16, 3, 5): 8,
         Product("forward", 8, 5, 2): 4,
         Product("forward", 16, 5, 2): 4,
         Product("kernel_gradient", 16, 5, 2): 4,
         Product("input_gradient", 16, 5, 2): 4,
-        Product("forward", 8, 5, 1): 4,
-        Product("forward", 16, 5, 1): 4,
+        Product("forward", 16, 5, 1): 2 + 4,
         Product("kernel_gradient", 16, 5, 1): 4,
         Product("input_gradient", 16, 5, 1): 4,
     }

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 from peer_process import Round
-from ppo_peers import Timed, compile_ratio, config_of, table_of
+from ppo_peers import Timed, compile_ratio, config_of, named_trees, table_of, wall_ratio
 
 
 def test_the_time_of_training_is_taken_off_a_compile_that_includes_it() -> None:
@@ -22,6 +24,22 @@ def test_compiling_is_compared_with_the_peer_that_compiles_fastest() -> None:
     assert compile_ratio({"compile_cpu_s": 6.0}, []) is None
 
 
+def test_by_wall_clock_the_fastest_peer_counts() -> None:
+    assert wall_ratio({"sps_wall": 6.0}, [{"sps_wall": 4.0}, {"sps_wall": 5.0}]) == 1.2
+    assert wall_ratio({"sps_wall": 6.0}, []) is None
+
+
+def test_a_tree_is_named_by_its_folder(tmp_path: Path) -> None:
+    here, other = tmp_path / "here", tmp_path / "other" / "here"
+    for folder in (here, other):
+        folder.mkdir(parents=True)
+    assert named_trees([here / "."]) == {"here": here}
+    with pytest.raises(ValueError, match="different names and none of them ours, but got here, here"):
+        named_trees([here, other])
+    with pytest.raises(ValueError, match="but got ours; rename one"):
+        named_trees([tmp_path / "ours"])
+
+
 def test_rounds_are_of_about_equal_length() -> None:
     # 2¹⁵ env-steps: 64 updates of 512, and one of 262,144, which is more.
     assert config_of((4, 128, 4, 4), "cpu").updates == 64
@@ -39,6 +57,8 @@ def test_the_table_shows_a_peer_that_failed_as_absent() -> None:
         "peers": {"rejax": {"sps": 45_000.0, "compile_cpu_s": 5.0}, "brax": {"error": "why"}},
         "ratio_to_best": 2.0,
         "ratio_quartiles": [1.9, 2.1],
+        "wall_ratio_to_best": 1.95,
+        "compile_ratio_to_fastest": 1.2,
     }
     document = {
         "clock": "cpu_s",
@@ -48,4 +68,4 @@ def test_the_table_shows_a_peer_that_failed_as_absent() -> None:
         "differences": {"rejax": "clips element-wise"},
     }
     line = table_of(document).splitlines()[2].split()
-    assert " ".join(line) == "4,128,4,4 90,000 45,000 – 2.00 1.90–2.10 6.0, 5.0, –"
+    assert " ".join(line) == "4,128,4,4 90,000 45,000 – 2.00 1.90–2.10 1.95 6.0, 5.0, –; 1.20"

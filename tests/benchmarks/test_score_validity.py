@@ -9,10 +9,10 @@ from score_validity import (
     DEFAULT,
     Choice,
     Validity,
-    ceiling,
     choose,
     cut,
     in_words,
+    repeatability,
     result,
     simplex,
     truth_of,
@@ -71,8 +71,8 @@ def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:
     assert min(never, key=quality) == min(never, key=truth.scores.__getitem__)
 
 
-def test_the_ceiling_is_how_the_halves_agree(grid: Grid) -> None:
-    quiet, loud = ceiling(grid), ceiling(made_up_grid(SPACE, noise=0.3))
+def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
+    quiet, loud = repeatability(grid), repeatability(made_up_grid(SPACE, noise=0.3))
     assert quiet is not None
     assert loud is not None
     assert loud < quiet <= 1.0
@@ -100,5 +100,5 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     }  # fmt: skip
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0
-    assert "one              ceiling: one half by the other" in in_words(found)
+    assert "one                  repeat against repeat         0.95" in in_words(found)
     assert "other                 50.0%          0/1/0         0.20    2.00 ×" in in_words(found)

@@ -51,6 +51,14 @@ def test_nothing_is_said_of_few_configs_nor_of_an_exhausted_space() -> None:
     assert outlook([failure(n, "oom") for n in range(12)], SPACE) is None
 
 
+def test_what_does_not_fit_is_not_to_be_had() -> None:
+    tried = [config for config in CONFIGS if config.num_envs < 256]
+    lost = HardwareConfig(256, 16, 4, 2)  # no other of 256 environments takes less
+    ooms = [replace(failure(99, "oom"), **lost.params())]
+    assert outlook(scored(tried), SPACE) is not None
+    assert outlook([*scored(tried), *ooms], SPACE) is None
+
+
 def test_a_config_that_may_be_no_profile_is_nothing_to_be_content_with() -> None:
     records = scored(CONFIGS[:12])
     found = outlook([replace(records[0], quality_acceptable=False), *records[1:]], SPACE)

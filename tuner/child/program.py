@@ -132,6 +132,8 @@ def build_environment(workload: Workload) -> tuple[Environment, Any]:
 def block_fn(update_fn: UpdateFn) -> Callable[..., tuple[Any, Metrics]]:
     """Return `block(carry, num_updates) -> (carry, sums)`; `num_updates` is a traced int32.
 
+    What `update_fn` traces to is kept: for another platform take another function (`make_ppo`).
+
     `sums` holds the sum of every metric over the updates, `updates`, and, as returns exist only
     where episodes ended, the sum of the returns that exist with their number `return_updates`.
     """
@@ -234,7 +236,10 @@ def compile_training(built: Built, counter: CompileCounter, platform: str) -> Pr
     lowered = lower_block(built.update_fn, lowered_init.out_info)
     lowered_at, hits = time.monotonic(), counter.cache_hits
     compiled = lowered.compile()
-    params_fn, init_fn = compile_start(lowered_params), compile_start(lowered_init)
+    params_fn = compile_start(lowered_params)
+    # A trainer of the user's may do anything in its init.
+    is_ours = built.hyperparams is not None
+    init_fn = compile_start(lowered_init) if is_ours else lowered_init.compile()
     compiled_at = time.monotonic()
     # Lowering the block has traced the update already, so that jax only looks it up here.
     update = jax.make_jaxpr(built.update_fn)(lowered_init.out_info)

@@ -93,8 +93,8 @@ def noise_shape(action_space: ActionSpace, shape: tuple[int, ...]) -> tuple[int,
 def noise_of(words: UInt32[Array, "..."], action_space: ActionSpace) -> Float[Array, "..."]:
     """Return random words as noise: uniform in (0, 1) for numbered actions, else standard normal.
 
-    A uniform number is the middle of one of 2²³ equal parts, a normal one its quantile, as in
-    `jax.random`, whose functions draw words of their own.
+    A uniform number is the middle of one of 2²³ equal parts of (0, 1), a normal one its quantile.
+    `jax.random` does about the same, of words that it draws itself.
     """
     uniform = ((words >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
     if isinstance(action_space, Discrete):

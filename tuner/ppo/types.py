@@ -24,8 +24,8 @@ class PPOConfig:
     """Everything that fixes shapes or code: hashable, and a new value compiles a new program.
 
     `dtype` is what the networks compute in; parameters, losses and returns stay float32.
-    `microbatch` is the number of rows whose gradient is computed at once: it changes memory and
-    speed, not learning. None leaves the choice to `tuner.ppo.update.microbatch_size`.
+    `microbatch` is the number of rows whose gradient, or values, are computed at once: it changes
+    memory and speed, not learning. None leaves the choice to `tuner.ppo.update.microbatch_size`.
 
     `lr_schedule` is explained in `tuner.ppo.schedule`, `normalize_obs` and `normalize_reward` in
     `tuner.ppo.normalize`, `clip_value_loss` in `tuner.ppo.loss`. What is switched off is no part of
@@ -108,7 +108,7 @@ class Hyperparams(NamedTuple):
     """PPO's scalars: float32 arrays once inside a `Carry`, so that no change compiles anew.
 
     `max_grad_norm` clips the global norm of the gradient; `adam_eps` is added to what Adam divides
-    by, and tells where gradients are clipped to less than that. `vf_clip_eps` is used under
+    by: parameters whose gradients are about that small learn slower. `vf_clip_eps` is used under
     `PPOConfig.clip_value_loss` only, `lr_anneal_env_steps` under a linear `lr_schedule`: the
     env-steps after which the rate is 0, by default never.
     """

@@ -37,12 +37,9 @@ class KnownRecords:
 def fitting_of(
     untried: Sequence[HardwareConfig], records: Iterable[TrialRecord]
 ) -> list[HardwareConfig]:
-    """Return the configs that take less memory in some way than each that ran out of it.
-
-    All of them where that leaves none: what does not fit is then refused one by one.
-    """
+    """Return the configs that take less memory in some way than each that ran out of it."""
     too_large = {_sizes(hardware_of(r)) for r in records if r.status in OUT_OF_MEMORY}
-    fitting = [
+    return [
         config
         for config in untried
         if not any(
@@ -50,7 +47,6 @@ def fitting_of(
             for sizes in too_large
         )
     ]
-    return fitting or list(untried)
 
 
 def _sizes(config: HardwareConfig) -> tuple[int, int, int]:

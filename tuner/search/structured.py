@@ -72,7 +72,9 @@ class StructuredSampler(BaseSampler):
         known = [t for t in trials if _has_config(t)]
         tried = {_config(t) for t in known if t.state != TrialState.FAIL}
         records = self._known.of(trials)
-        untried = fitting_of([c for c in self._configs if c not in tried], records)
+        untried = [config for config in self._configs if config not in tried]
+        # Where none is left that may fit, the others are refused one by one.
+        untried = fitting_of(untried, records) or untried
         if not untried:
             return {}
         references = _references(study)

@@ -39,6 +39,27 @@ def test_every_position_is_equally_likely() -> None:
     assert np.abs(counts - 4000).max() < 5 * 57
 
 
+def test_neighbours_are_spread_over_minibatches_as_by_chance() -> None:
+    # 4,096 rows in 4 minibatches: of the 1,024 first rows each has 256, hypergeometric standard
+    # deviation √(1024·¼·¾·¾) = 12; and where a row lies says nothing of where the next one does.
+    for seed in range(8):
+        order = np.asarray(shuffle(jax.random.key(seed), 4096))
+        counts = [(part < 1024).sum() for part in np.split(order, 4)]
+        assert np.abs(np.array(counts) - 256).max() < 5 * 12
+        place = np.argsort(order)
+        assert abs(np.corrcoef(place[:-1], place[1:])[0, 1]) < 5 / 64
+        assert abs(np.corrcoef(place, np.arange(4096))[0, 1]) < 5 / 64
+
+
+def test_orders_of_two_keys_are_unrelated() -> None:
+    keys = jax.random.split(jax.random.key(0), 20)
+    places = np.stack([np.argsort(np.asarray(shuffle(key, 4096))) for key in keys])
+    # 190 pairs, each with a standard deviation of 1/64.
+    correlations = np.corrcoef(places)[np.triu_indices(20, 1)]
+    assert np.abs(correlations).max() < 5 / 64
+    assert np.sqrt((correlations**2).mean()) == pytest.approx(1 / 64, rel=0.2)
+
+
 def test_the_key_decides() -> None:
     first, again, other = (shuffle(jax.random.key(seed), 100) for seed in (0, 0, 1))
     assert jnp.array_equal(first, again)
