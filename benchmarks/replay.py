@@ -11,6 +11,7 @@ device's: compiling, calibration and finalists included. `--out` also gets a plo
 
 import argparse
 import itertools
+import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def run_all(
         if chunk
     ]
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with ProcessPoolExecutor() as pool:
+    spawn = multiprocessing.get_context("spawn")  # whoever calls this may hold threads of jax
+    with ProcessPoolExecutor(mp_context=spawn) as pool:
         for job, found in zip(jobs, pool.map(run_job, jobs), strict=True):
             results.setdefault((job.name, job.method), []).extend(found)
             say(f"{job.name}, {job.method}: {len(results[job.name, job.method])} of {seeds} seeds")
