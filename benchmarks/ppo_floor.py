@@ -15,7 +15,7 @@ from ppo_statistics import best_seconds
 
 from tuner.child.memory import limit_bytes
 from tuner.child.peaks import Unmeasurable, copy, last_level_cache_bytes
-from tuner.ppo.affine import kernel_gradient
+from tuner.ppo.affine import kernel_gradient, matmul
 from tuner.ppo.types import Batch, PPOConfig
 
 CHAINED = 64
@@ -110,10 +110,10 @@ def _operands(
     """Return the shapes of both operands and how they are multiplied."""
     rows, kernel = product.rows, (product.inputs, product.outputs)
     if product.kind == "forward":
-        return (rows, product.inputs), kernel, lambda obs, kernel: obs @ kernel
+        return (rows, product.inputs), kernel, matmul
     if product.kind == "kernel_gradient":
         return (rows, product.inputs), (rows, product.outputs), kernel_gradient
-    return (rows, product.outputs), kernel, lambda grad, kernel: grad @ kernel.T
+    return (rows, product.outputs), kernel, lambda grads, kernel: matmul(grads, kernel.T)
 
 
 def measure_floor(

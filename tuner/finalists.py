@@ -36,7 +36,7 @@ from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
-from tuner.stopping import expected_again_s
+from tuner.stopping import FINALISTS, expected_again_s
 from tuner.workload import workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
@@ -170,6 +170,21 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
         for s in chosen.values()
         if s.replicates < ENOUGH_REPLICATES and attempts.get(s.trial, 0) < MAX_ATTEMPTS
     ]
+
+
+def num_finalists(session: Session, *, trials: int) -> int:
+    """Return how many configs may have to be measured once more, after so many more trials.
+
+    Those that are chosen now and rest on one measurement, and each trial's own, should it be chosen
+    then: what is kept of a budget for more than these is lost to the search.
+    """
+    if session.config.budget is None:
+        return FINALISTS
+    try:
+        pending = len(unconfirmed(session))
+    except ExportRefused:
+        return FINALISTS
+    return min(FINALISTS, pending + trials)
 
 
 def _measure_again(session: Session, summary: ConfigSummary) -> None:

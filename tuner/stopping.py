@@ -15,6 +15,7 @@ NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
 """Trials that cost nothing or say nothing: refused before running, or stopped."""
 
 FINALISTS = 3
+"""Most configs that are measured once more: those of the profiles."""
 FIRST_GUESS_S = 15.0
 """Length of a trial before any has been timed."""
 
@@ -95,9 +96,9 @@ def expected_again_s(records: Sequence[TrialRecord]) -> float:
     )
 
 
-def finalists_reserve_s(records: Sequence[TrialRecord]) -> float:
-    """Return the time to keep for measuring each profile's config once more."""
-    return FINALISTS * expected_again_s(records)
+def finalists_reserve_s(records: Sequence[TrialRecord], finalists: int) -> float:
+    """Return the time to keep for measuring so many profiles' configs once more."""
+    return finalists * expected_again_s(records)
 
 
 def _timed(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, float]]:
@@ -124,6 +125,7 @@ def reason_to_stop(
     untried: int,
     time_left_s: float | None,
     running: int = 0,
+    finalists: int = FINALISTS,
     until_regret: float | None = None,
     space: SearchSpace | None = None,
 ) -> str | None:
@@ -138,6 +140,7 @@ def reason_to_stop(
         untried: configs of the space that have not been tried.
         time_left_s: of the budget, None without one.
         running: trials that other workers are measuring.
+        finalists: configs that may have to be measured once more after the next trial.
         until_regret: share of the score below which what is left to gain ends a study, see
             `tuner.outlook`; None for no such end.
         space: the study's, which `until_regret` needs.
@@ -153,7 +156,7 @@ def reason_to_stop(
         left = little_is_left(records, space, until_regret=until_regret)
         if left is not None:
             return left
-    needed_s = finalists_reserve_s(records) + expected_trial_s(records)
+    needed_s = finalists_reserve_s(records, finalists) + expected_trial_s(records)
     if time_left_s is not None and time_left_s < needed_s:
         return "the budget is spent, but for measuring the profiles once more"
     return None

@@ -14,6 +14,7 @@ from storage.heartbeat import Heartbeat
 from storage.recovery import is_taken_over, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner.bench import Say
+from tuner.finalists import num_finalists
 from tuner.objective import Objective, TrialFailed
 from tuner.observer import Stood
 from tuner.score import default_min_gain
@@ -67,6 +68,7 @@ def reason_now(session: Session) -> str | None:
         untried=num_untried(trials, config.space()) + waiting,
         time_left_s=session.time_left_s(),
         running=running,
+        finalists=num_finalists(session, trials=running + 1),
     )
     session.bench.observer.see(stood)
     return reason_to_stop(
@@ -78,6 +80,7 @@ def reason_now(session: Session) -> str | None:
         untried=stood.untried,
         time_left_s=stood.time_left_s,
         running=stood.running,
+        finalists=stood.finalists,
         until_regret=config.until_regret,
         space=config.space(),
     )

@@ -16,11 +16,12 @@ from replay_half import Half, halves
 from replay_judge import Judge, both_ways
 from replay_methods import METHODS
 from replay_plot import plot
-from replay_study import Method, NoHeartbeat, calibrated, replay
+from replay_study import Method, NoHeartbeat, calibrated, exported, replay
 from replay_tables import NULLS
 from replay_words import in_words
 
 from tests.benchmarks.made_up_grid import made_up_grid
+from tuner.finalists import confirm, num_finalists
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.trials import search
 
@@ -133,6 +134,20 @@ def test_a_trial_that_reaches_into_the_finalists_time_is_stopped_and_tells_nothi
         stopped += [r for r in session.records() if r.status == "interrupted"]
     assert stopped
     assert {(r.sps, r.mean_return, r.final_score) for r in stopped} == {(None, None, None)}
+
+
+def test_a_search_keeps_time_for_no_more_finalists_than_there_may_be(searched: Half) -> None:
+    unlimited = calibrated(searched, METHODS["random"], seed=0, budget_s=None)
+    session = calibrated(searched, METHODS["random"], seed=0, budget_s=150.0)
+    # Nothing can be chosen of the baseline alone: each profile may be another config.
+    assert num_finalists(unlimited, trials=1) == num_finalists(session, trials=1) == 3
+    heartbeat: Any = NoHeartbeat()
+    search(session, heartbeat)
+    chosen = {config for config in exported(session).values() if config != BASELINE}
+    assert num_finalists(session, trials=1) == min(3, len(chosen) + 1)
+    assert confirm(session) == []
+    # The next trial's own, and one more for each that another worker measures.
+    assert [num_finalists(session, trials=n) for n in (1, 2, 3, 4)] == [1, 2, 3, 3]
 
 
 def test_seeds_alone_do_not_narrow_an_interval() -> None:

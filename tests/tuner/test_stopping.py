@@ -131,7 +131,7 @@ def test_a_trial_is_expected_to_take_the_upper_quartile_of_those_that_succeeded(
     records = [record(n, duration=float(n + 1)) for n in range(7)]
     records.append(failure(7, "timeout", duration=300.0))
     assert expected_trial_s(records) == 6.0
-    assert finalists_reserve_s(records) == 18.0
+    assert finalists_reserve_s(records, 3) == 18.0
 
 
 def test_measuring_once_more_is_expected_to_take_the_program_from_the_cache() -> None:
@@ -142,7 +142,7 @@ def test_measuring_once_more_is_expected_to_take_the_program_from_the_cache() ->
         for n, took_s in ((1, 2.0), (2, 4.0))
     ]
     assert expected_again_s([*cold, *warm]) == 12.0 - 8.0 + 3.0
-    assert finalists_reserve_s([*cold, *warm]) == 3 * 7.0
+    assert finalists_reserve_s([*cold, *warm], 2) == 2 * 7.0
     # Repeats of the baseline were probed, for 1 s; so are finalists.
     probed = [
         replace(r, duration=(r.duration or 0) + 1, phases=r.phases | {"probe": 1.0}) for r in warm
@@ -163,3 +163,5 @@ def test_no_trial_starts_that_would_eat_the_finalists_reserve(left_s: float, end
     reason = why(records, time_left_s=left_s)
     assert (reason is not None) is ends
     assert reason is None or "budget is spent" in reason
+    # All three profiles' configs have been measured twice: only the next trial's own may follow.
+    assert why(records, time_left_s=left_s, finalists=1) is (None if left_s > 12 else reason)
