@@ -80,28 +80,35 @@ def copied_bytes(batch: Batch, num_epochs: int) -> int:
 
 
 def seconds_of(product: Product, clock: Callable[[], float], *, budget_s: float) -> float:
-    """Return the seconds of one bare product within a compiled loop of equal ones."""
-    left_shape, right_shape, multiply = _operands(product)
-    left_key, right_key = jax.random.split(jax.random.key(0))
-    left, right = jax.random.normal(left_key, left_shape), jax.random.normal(right_key, right_shape)
+    """Return the seconds of one bare product."""
+    *shapes, multiply = _operands(product)
+    return best_seconds(in_a_loop(multiply, *shapes), clock, budget_s=budget_s) / CHAINED
 
-    def loop(left: jax.Array, right: jax.Array) -> jax.Array:
+
+def in_a_loop(
+    function: Callable[..., jax.Array], *shapes: tuple[int, ...]
+) -> Callable[[], jax.Array]:
+    """Return what calls a function `CHAINED` times within one compiled program, compiled already.
+
+    Its operands, of these shapes, are drawn from a normal distribution.
+    """
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    operands = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+    def loop(first: jax.Array, *others: jax.Array) -> jax.Array:
         def again(_: jax.Array, held: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            # One number changes in place, or the compiler would multiply once, before the loop.
-            left, last = held
-            left = left.at[0, 0].set(last[0, 0] * CHANGE)
-            return left, multiply(left, right)
+            # One number changes in place, or the compiler would compute once, before the loop.
+            first, last = held
+            first = first.at[0, 0].set(last.ravel()[0] * CHANGE)
+            return first, function(first, *others)
 
-        start = (left, jnp.zeros_like(multiply(left, right)))
+        start = (first, jnp.zeros_like(function(first, *others)))
         result: jax.Array = jax.lax.fori_loop(0, CHAINED, again, start)[1]
         return result
 
-    compiled = jax.jit(loop).lower(left, right).compile()
-    jax.block_until_ready(compiled(left, right))
-    seconds = best_seconds(
-        lambda: jax.block_until_ready(compiled(left, right)), clock, budget_s=budget_s
-    )
-    return seconds / CHAINED
+    compiled = jax.jit(loop).lower(*operands).compile()
+    jax.block_until_ready(compiled(*operands))
+    return lambda: jax.block_until_ready(compiled(*operands))
 
 
 def _operands(

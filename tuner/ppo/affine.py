@@ -1,11 +1,7 @@
 """A layer's affine map and its gradient, as products that a CPU is quick at.
 
 Apart from the networks because it is a matter of speed alone: the numbers are those of
-`inputs @ kernel + bias`. On a CPU core (AMD EPYC, 1,024 rows, 64 wide) the compiler's own product
-takes 24 µs for two outputs where products of a vector and a matrix take 10, and 24 to 27 µs for two
-to eight inputs where a sum of outer products, which the compiler joins with what comes next, takes
-3 to 13. The gradient of a head's kernel takes it 77 µs for one output and 123 for two to sixteen,
-of a bias 21; as products of a vector and a matrix 6 µs an output, and 6.
+`inputs @ kernel + bias`. What each way takes beside the compiler's own: `benchmarks/ppo_pieces.py`.
 """
 
 import functools
@@ -17,12 +13,14 @@ from jaxtyping import Array, Float
 
 from tuner.ppo.platform import for_cpu
 
-FEW_OUTPUTS = 2
-"""Outputs up to which a layer is computed one output at a time."""
 NARROW = 16
-"""Outputs up to which a kernel's gradient is computed so."""
+"""Outputs up to which a kernel's gradient is computed one output at a time."""
+FEW_ROWS = 256
+"""Rows up to which a product takes longer to begin than to compute, so that these pay:"""
+FEW_OUTPUTS = 2
+"""Outputs up to which they are computed one at a time."""
 FEW_TERMS = 8
-"""Terms up to which the numbers of a product are summed term by term."""
+"""Terms up to which products are summed one term after another."""
 
 
 def affine(
@@ -40,8 +38,8 @@ def matmul(
     left: Float[Array, "N inner"], right: Float[Array, "inner columns"]
 ) -> Float[Array, "N columns"]:
     """Return `left @ right`, in the quicker way for its sizes."""
-    inner, columns = right.shape
-    if not for_cpu():
+    (rows, inner), columns = left.shape, right.shape[1]
+    if not for_cpu() or rows > FEW_ROWS:
         return left @ right
     if columns <= FEW_OUTPUTS:
         return _by_columns(left, right)
@@ -61,6 +59,13 @@ def kernel_gradient(
     return _by_columns(inputs.T, grads)
 
 
+def bias_gradient(grads: Float[Array, "N outputs"]) -> Float[Array, " outputs"]:
+    """Return the sum of the rows, as a product on a CPU."""
+    if not for_cpu():
+        return grads.sum(axis=0)
+    return jnp.ones(grads.shape[:1], grads.dtype) @ grads
+
+
 def _by_columns(left: Array, right: Array) -> Array:
     return jnp.stack([left @ right[:, column] for column in range(right.shape[1])], axis=1)
 
@@ -76,8 +81,7 @@ def _forward(inputs: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Ar
 
 def _backward(kept: tuple[Array, Array], grads: Array) -> tuple[Array, Array, Array]:
     inputs, kernel = kept
-    bias_gradient = jnp.ones(grads.shape[:1], grads.dtype) @ grads
-    return matmul(grads, kernel.T), kernel_gradient(inputs, grads), bias_gradient
+    return matmul(grads, kernel.T), kernel_gradient(inputs, grads), bias_gradient(grads)
 
 
 _affine_on_cpu.defvjp(_forward, _backward)
