@@ -36,7 +36,7 @@ from tuner.references import References
 from tuner.score import epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
-from tuner.stopping import FINALISTS, expected_again_s
+from tuner.stopping import FINALISTS, expected_again_s, finalists_reserve_s
 from tuner.workload import workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
@@ -172,19 +172,25 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
     ]
 
 
-def num_finalists(session: Session, *, trials: int) -> int:
-    """Return how many configs may have to be measured once more, after so many more trials.
+def num_finalists(session: Session, *, others: int) -> int:
+    """Return how many configs are expected to be measured once more, after one more trial.
 
-    Those that are chosen now and rest on one measurement, and each trial's own, should it be chosen
-    then: what is kept of a budget for more than these is lost to the search.
+    Those that are chosen now and rest on one measurement, and the trial's own. What is kept of a
+    budget for more than these is lost to the search; a choice that moves further, or a finalist
+    that takes longer than most, may find too little left and rest on one measurement. `FINALISTS`
+    where `others`, a number of workers, measure meanwhile, where nothing can be chosen yet, and
+    while there is time for them and the longest trial: choosing takes a second among thousands of
+    records.
     """
-    if session.config.budget is None:
+    left_s, records = session.time_left_s(), session.records()
+    most_s = finalists_reserve_s(records, FINALISTS) + session.config.timeout
+    if others or left_s is None or left_s >= most_s:
         return FINALISTS
     try:
         pending = len(unconfirmed(session))
     except ExportRefused:
         return FINALISTS
-    return min(FINALISTS, pending + trials)
+    return min(FINALISTS, pending + 1)
 
 
 def _measure_again(session: Session, summary: ConfigSummary) -> None:

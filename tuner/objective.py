@@ -84,7 +84,9 @@ class Objective:
         milestones = Milestones(
             trial, references.env_steps, session.patience, util_so_far=session.bench.util_so_far
         )
-        reserve_s = self._reserve_s()
+        others = len(running_trials(session.study)) - 1
+        finalists = num_finalists(session, others=others)
+        reserve_s = finalists_reserve_s(session.records(), finalists)
         measurement = session.measure(
             config,
             trial=trial.number,
@@ -98,14 +100,6 @@ class Objective:
         again = session.repeat_if_disturbed(record, reserve_s=reserve_s)
         is_better = again is not None and again.status == "success" and not again.contaminated
         return self._tell(trial, again if again is not None and is_better else record)
-
-    def _reserve_s(self) -> float | None:
-        """Return what is kept of the budget for finalists; None without a budget."""
-        session = self._session
-        if session.config.budget is None:
-            return None
-        finalists = num_finalists(session, trials=len(running_trials(session.study)))
-        return finalists_reserve_s(session.records(), finalists)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> float:
         for name, value in dashboard_attrs(record).items():

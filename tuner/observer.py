@@ -69,7 +69,6 @@ class Stood:
     untried: int
     time_left_s: float | None
     running: int
-    finalists: int
 
 
 Notice: TypeAlias = Opened | Asked | Began | Heard | Kept | Stood

@@ -15,7 +15,7 @@ NOT_COUNTED = frozenset({"predicted_oom", "interrupted"})
 """Trials that cost nothing or say nothing: refused before running, or stopped."""
 
 FINALISTS = 3
-"""Most configs that are measured once more: those of the profiles."""
+"""Most configs that are chosen at once: one for each profile."""
 FIRST_GUESS_S = 15.0
 """Length of a trial before any has been timed."""
 
@@ -140,7 +140,7 @@ def reason_to_stop(
         untried: configs of the space that have not been tried.
         time_left_s: of the budget, None without one.
         running: trials that other workers are measuring.
-        finalists: configs that may have to be measured once more after the next trial.
+        finalists: configs that are expected to be measured once more after the next trial.
         until_regret: share of the score below which what is left to gain ends a study, see
             `tuner.outlook`; None for no such end.
         space: the study's, which `until_regret` needs.

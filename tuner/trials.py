@@ -68,7 +68,6 @@ def reason_now(session: Session) -> str | None:
         untried=num_untried(trials, config.space()) + waiting,
         time_left_s=session.time_left_s(),
         running=running,
-        finalists=num_finalists(session, trials=running + 1),
     )
     session.bench.observer.see(stood)
     return reason_to_stop(
@@ -80,7 +79,7 @@ def reason_now(session: Session) -> str | None:
         untried=stood.untried,
         time_left_s=stood.time_left_s,
         running=stood.running,
-        finalists=stood.finalists,
+        finalists=num_finalists(session, others=running),
         until_regret=config.until_regret,
         space=config.space(),
     )

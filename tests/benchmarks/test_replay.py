@@ -136,18 +136,21 @@ def test_a_trial_that_reaches_into_the_finalists_time_is_stopped_and_tells_nothi
     assert {(r.sps, r.mean_return, r.final_score) for r in stopped} == {(None, None, None)}
 
 
-def test_a_search_keeps_time_for_no_more_finalists_than_there_may_be(searched: Half) -> None:
+def test_a_search_keeps_time_for_no_more_finalists_than_are_expected(searched: Half) -> None:
     unlimited = calibrated(searched, METHODS["random"], seed=0, budget_s=None)
     session = calibrated(searched, METHODS["random"], seed=0, budget_s=150.0)
     # Nothing can be chosen of the baseline alone: each profile may be another config.
-    assert num_finalists(unlimited, trials=1) == num_finalists(session, trials=1) == 3
+    assert num_finalists(unlimited, others=0) == num_finalists(session, others=0) == 3
     heartbeat: Any = NoHeartbeat()
     search(session, heartbeat)
     chosen = {config for config in exported(session).values() if config != BASELINE}
-    assert num_finalists(session, trials=1) == min(3, len(chosen) + 1)
+    assert num_finalists(session, others=0) == min(3, len(chosen) + 1)
+    assert num_finalists(session, others=1) == 3
     assert confirm(session) == []
-    # The next trial's own, and one more for each that another worker measures.
-    assert [num_finalists(session, trials=n) for n in (1, 2, 3, 4)] == [1, 2, 3, 3]
+    assert num_finalists(session, others=0) == 1
+    # With time for all it is not asked who they are.
+    session.config = session.config.model_copy(update={"budget": 10_000.0})
+    assert num_finalists(session, others=0) == 3
 
 
 def test_seeds_alone_do_not_narrow_an_interval() -> None:

@@ -16,11 +16,11 @@ from tuner.ppo.platform import for_cpu
 NARROW = 16
 """Outputs up to which a kernel's gradient is computed one output at a time."""
 FEW_ROWS = 256
-"""Rows up to which a product takes longer to begin than to compute, so that these pay:"""
+"""Rows up to which the two below pay: such a product takes longer to begin than to compute."""
 FEW_OUTPUTS = 2
-"""Outputs up to which they are computed one at a time."""
+"""Outputs up to which a product of few rows is computed one output at a time."""
 FEW_TERMS = 8
-"""Terms up to which products are summed one term after another."""
+"""Terms up to which a product of few rows is summed one term after another."""
 
 
 def affine(
@@ -60,9 +60,7 @@ def kernel_gradient(
 
 
 def bias_gradient(grads: Float[Array, "N outputs"]) -> Float[Array, " outputs"]:
-    """Return the sum of the rows, as a product on a CPU."""
-    if not for_cpu():
-        return grads.sum(axis=0)
+    """Return the sum of the rows, as a product."""
     return jnp.ones(grads.shape[:1], grads.dtype) @ grads
 
 
@@ -76,7 +74,7 @@ def _affine_on_cpu(inputs: Array, kernel: Array, bias: Array) -> Array:
 
 
 def _forward(inputs: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _affine_on_cpu(inputs, kernel, bias), (inputs, kernel)
+    return matmul(inputs, kernel) + bias[None, :], (inputs, kernel)
 
 
 def _backward(kept: tuple[Array, Array], grads: Array) -> tuple[Array, Array, Array]:

@@ -16,7 +16,7 @@ from tuner.protocol import Event
 from tuner.references import References
 from tuner.report.reading import best_of
 from tuner.space import HardwareConfig
-from tuner.stopping import counted
+from tuner.stopping import FINALISTS, counted
 
 LEAST_TIMED = 2
 """Finished trials before the time that is left can be told."""
@@ -165,7 +165,7 @@ def estimate(stood: Stood, at: float) -> Estimate | None:
         if wanted_s < search_s:
             search_s, until = wanted_s, f"--trials {stood.trials}"
     ran = [r.duration for r in searched if r.status == "success" and r.duration is not None]
-    seconds = search_s + stood.finalists * (statistics.fmean(ran) if ran else 0.0)
+    seconds = search_s + FINALISTS * (statistics.fmean(ran) if ran else 0.0)
     after_s = max(0.0, seconds - cost_s / num_tried) if search_s else 0.0
     if stood.time_left_s is not None and stood.time_left_s < seconds:
         seconds, after_s, until = max(0.0, stood.time_left_s), 0.0, "--budget"

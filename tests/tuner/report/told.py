@@ -43,7 +43,6 @@ def stood(
     untried: int = 100,
     time_left_s: float | None = None,
     running: int = 0,
-    finalists: int = 3,
 ) -> Stood:
     """Return where a search stands; nothing but --trials 10 ends it soon."""
     return Stood(
@@ -53,7 +52,6 @@ def stood(
         untried=untried,
         time_left_s=time_left_s,
         running=running,
-        finalists=finalists,
     )
 
 
