@@ -42,7 +42,7 @@ def matmul(
     if not for_cpu() or rows > FEW_ROWS:
         return left @ right
     if columns <= FEW_OUTPUTS:
-        return _by_columns(left, right)
+        return jnp.stack([left @ right[:, column] for column in range(columns)], axis=1)
     # A product adds narrower types up in float32; a sum by hand would round every term.
     if inner <= FEW_TERMS and left.dtype == jnp.float32:
         terms = (left[:, i, None] * right[i][None, :] for i in range(inner))
@@ -56,16 +56,13 @@ def kernel_gradient(
     """Return `inputsᵀ @ grads`, in the quicker way for so many outputs."""
     if grads.shape[1] > NARROW or not for_cpu():
         return inputs.T @ grads
-    return _by_columns(inputs.T, grads)
+    # Not `inputs.T @ column`: that takes 55 µs where this takes 4, and 1,534 for sixteen outputs.
+    return jnp.stack([grads[:, output] @ inputs for output in range(grads.shape[1])], axis=1)
 
 
 def bias_gradient(grads: Float[Array, "N outputs"]) -> Float[Array, " outputs"]:
     """Return the sum of the rows, as a product."""
     return jnp.ones(grads.shape[:1], grads.dtype) @ grads
-
-
-def _by_columns(left: Array, right: Array) -> Array:
-    return jnp.stack([left @ right[:, column] for column in range(right.shape[1])], axis=1)
 
 
 @jax.custom_vjp
