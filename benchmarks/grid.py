@@ -5,6 +5,7 @@ compressed JSON document; while it is recorded it is a file of JSON lines, which
 is resumed from.
 """
 
+import argparse
 import gzip
 import json
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from tuner.space import HardwareConfig
 from tuner.throughput import measure_throughput
 
 VERSION = 1
+SUFFIX = ".json.gz"
 _MUST_AGREE = ("version", "device", "versions", "settings", "space", "env_steps")
 """What a recording must share with the one that it goes on with."""
 
@@ -55,10 +57,12 @@ class Row:
         if record.get("sps_ci95") is not None:
             record["sps_ci95"] = tuple(record["sps_ci95"])
         evaluation = data["evaluation"]
+        if evaluation is not None:
+            evaluation = Evaluation(
+                **{**evaluation, "earlier": tuple(evaluation.get("earlier", ()))}
+            )
         return cls(
-            TrialRecord(**record),
-            tuple(from_columns(CurvePoint, data["curve"])),
-            None if evaluation is None else Evaluation(**evaluation),
+            TrialRecord(**record), tuple(from_columns(CurvePoint, data["curve"])), evaluation
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -92,6 +96,24 @@ class Grid:
 
     facts: dict[str, Any]
     rows: tuple[Row, ...]
+
+
+def add_grids(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where recorded tables lie; see `tables_of`."""
+    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+
+
+def tables_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[Path]:
+    """Return the recorded tables that were asked for; it is wrong usage if there are none."""
+    tables = sorted(arguments.grids.glob(f"*{SUFFIX}"))
+    if not tables:
+        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
+    return tables
+
+
+def name_of(table: Path) -> str:
+    """Return the name that a table was recorded under."""
+    return table.name.removesuffix(SUFFIX)
 
 
 def write_grid(path: Path, grid: Grid) -> None:

@@ -3,19 +3,19 @@
     .venv/bin/python benchmarks/quality_noise.py --out benchmarks/results/<device>
 
 On the tables of `benchmarks/grids` (see `record_grid.py`): the first two repeats of each config are
-held against each other, for the final policy's evaluation, which quality rests on, and for means of
-the training return over the last part of the curve, at equal env-steps. What has least noise is not
-yet what is worth most: training returns lag behind where many environments finish few episodes.
+held against each other: for the evaluations at the milestones and the end, on whose mean quality
+rests, for the final policy's alone, and for means of the training return over the last part of the
+curve, at equal env-steps. What has least noise is not yet what is worth most: training returns lag
+behind where many environments finish few episodes.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from grid import Grid, Row, read_grid
+from grid import Grid, Row, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, this_device
 from scipy.stats import spearmanr
 
@@ -32,12 +32,10 @@ Estimate = Callable[[Row, int], float | None]
 def main() -> None:
     """Compare, print and, if asked, write."""
     parser = parser_of(__doc__)
-    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+    add_grids(parser)
     arguments = parser.parse_args()
-    tables = sorted(arguments.grids.glob("*.json.gz"))
-    if not tables:
-        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
-    found = {path.name.removesuffix(".json.gz"): noises(read_grid(path)) for path in tables}
+    tables = tables_of(parser, arguments)
+    found = {name_of(path): noises(read_grid(path)) for path in tables}
     document = facts(this_device()) | {"tables": found}
     deliver(document, table_of(document), arguments)
 
@@ -45,6 +43,12 @@ def main() -> None:
 def evaluated(row: Row, env_steps: int) -> float | None:
     """Return the mean return of the final policy's evaluation."""
     return None if row.evaluation is None else row.evaluation.mean_return
+
+
+def learned(row: Row, env_steps: int) -> float | None:
+    """Return the mean of all evaluations of the training, None where there is only the last."""
+    evaluation = row.evaluation
+    return None if evaluation is None or not evaluation.earlier else evaluation.learning_return
 
 
 def trained(row: Row, env_steps: int, *, share: float) -> float | None:
@@ -63,6 +67,7 @@ def trained(row: Row, env_steps: int, *, share: float) -> float | None:
 
 
 ESTIMATES: dict[str, Estimate] = {
+    "milestones": learned,
     "evaluation": evaluated,
     "last quarter": partial(trained, share=0.25),
     "last half": partial(trained, share=0.5),
@@ -84,7 +89,8 @@ def noises(grid: Grid) -> dict[str, dict[str, Any]]:
             if (one := estimate(pair[0], grid.facts["env_steps"])) is not None
             and (other := estimate(pair[1], grid.facts["env_steps"])) is not None
         ]
-        found[name] = noise_of(values)
+        if values:
+            found[name] = noise_of(values)
     return found
 
 

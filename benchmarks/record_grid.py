@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grid import VERSION, Recording, Row, read_grid, reopen, write_grid
+from grid import SUFFIX, VERSION, Recording, Row, read_grid, reopen, write_grid
 from laboratory import Laboratory
 
 from tuner.config import StudyConfig
@@ -110,7 +110,7 @@ def record(
             "chance": chance(laboratory, config),
         }
         planned = order(configs, repeats, config.baseline)
-        finished, begun = folder / f"{name}.json.gz", folder / f"{name}.jsonl"
+        finished, begun = folder / f"{name}{SUFFIX}", folder / f"{name}.jsonl"
         if finished.exists() and not begun.exists():
             reopen(begun, read_grid(finished))
         with Recording(begun, facts) as recording:
@@ -132,7 +132,7 @@ def record(
             grid = recording.grid()
         write_grid(finished, grid)
         recording.path.unlink()
-    return {**grid.facts, "measurements": len(grid.rows), "file": f"{name}.json.gz"}
+    return {**grid.facts, "measurements": len(grid.rows), "file": f"{name}{SUFFIX}"}
 
 
 def chance(laboratory: Laboratory, config: StudyConfig) -> dict[str, Any]:

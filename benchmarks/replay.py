@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, read_grid
+from grid import Grid, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summary, times
 from replay_half import Half
@@ -52,21 +52,19 @@ class Job:
     @property
     def name(self) -> str:
         """The table's, with what was done to it."""
-        name = self.table.name.removesuffix(".json.gz")
+        name = name_of(self.table)
         return name if self.null is None else f"{name} ({self.null})"
 
 
 def main() -> None:
     """Replay, print and, if asked, write."""
     parser = parser_of(__doc__)
-    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+    add_grids(parser)
     parser.add_argument("--methods", default=",".join(METHODS), help="some of them, by comma")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"default: {SEEDS}")
     parser.add_argument("--nulls", action="store_true", help="also on tables made to mislead")
     arguments = parser.parse_args()
-    tables = sorted(arguments.grids.glob("*.json.gz"))
-    if not tables:
-        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
+    tables = tables_of(parser, arguments)
     document = facts(this_device()) | run_all(
         tables,
         chosen_methods(parser, arguments.methods),
@@ -110,11 +108,11 @@ def run_all(
     by_table: dict[str, Any] = {}
     for (name, method), found in results.items():
         by_table.setdefault(name, {})[method] = summary(found, results.get((name, "random"), []))
-    real = [table.name.removesuffix(".json.gz") for table in tables]
+    real = [name_of(table) for table in tables]
     everywhere = {m: [row for name in real for row in results[name, m]] for m in methods}
     return {
         "seeds": seeds,
-        "noise": {t.name.removesuffix(".json.gz"): noise_of(read_grid(t)) for t in tables},
+        "noise": {name_of(t): noise_of(read_grid(t)) for t in tables},
         "tables": by_table,
         "methods": {
             m: summary(rows, everywhere.get("random", [])) for m, rows in everywhere.items()

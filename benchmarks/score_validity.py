@@ -7,8 +7,9 @@ On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should 
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
-configs as the other's do (a score without noise could do better than that). Tables know a policy's
-evaluation at their end alone: quality rests on training returns here, and speed and utilisation are
+configs as the other's do (a score without noise could do better than that). Quality rests on
+evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
+it does not end at a milestone, or the table has no evaluations there. Speed and utilisation are
 those of the whole run.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, Row, read_grid
+from grid import Grid, Row, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_half import Half, halves
 from replay_judge import judged
@@ -31,10 +32,11 @@ from replay_methods import METHODS
 from replay_study import chosen
 from scipy.stats import spearmanr
 
-from storage.records import TrialRecord
+from storage.records import CurvePoint, TrialRecord
 from tuner.aggregate import summarise
 from tuner.goal import time_score
 from tuner.measurement import Evaluation, seconds_to
+from tuner.protocol import MILESTONES
 from tuner.references import References
 from tuner.score import Weights, score
 from tuner.space import HardwareConfig
@@ -80,11 +82,9 @@ class Validity:
 def main() -> None:
     """Measure, choose, print and, if asked, write."""
     parser = parser_of(__doc__)
-    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+    add_grids(parser)
     arguments = parser.parse_args()
-    tables = sorted(arguments.grids.glob("*.json.gz"))
-    if not tables:
-        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
+    tables = tables_of(parser, arguments)
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
     candidates = simplex(0.4 if arguments.quick else 0.2)
     found: dict[str, dict[Choice, Validity]] = {}
@@ -92,7 +92,7 @@ def main() -> None:
     with ProcessPoolExecutor() as pool:
         measured = pool.map(partial(measure, shares=shares, candidates=candidates), tables)
         for table, (worth, highest) in zip(tables, measured, strict=True):
-            name = table.name.removesuffix(".json.gz")
+            name = name_of(table)
             found[name], repeatabilities[name] = worth, highest
             say(f"{name}: done")
     document = facts(this_device()) | result(found, repeatabilities)
@@ -144,25 +144,44 @@ def validities(
 def cut(grid: Grid, share: float) -> Grid:
     """Return a table as if every trial had trained for a share of its env-steps."""
     env_steps = math.ceil(grid.facts["env_steps"] * share)
-    rows = tuple(_cut_row(row, env_steps) for row in grid.rows)
+    rows = tuple(_cut_row(row, share, env_steps) for row in grid.rows)
     return Grid({**grid.facts, "env_steps": env_steps}, rows)
 
 
-def _cut_row(row: Row, env_steps: int) -> Row:
+def _cut_row(row: Row, share: float, env_steps: int) -> Row:
     """Return a row up to the first block that ends at or past `env_steps`."""
     learning = [point for point in row.curve if point.learning]
     kept = tuple(
         p for i, p in enumerate(learning) if i == 0 or learning[i - 1].env_steps < env_steps
     )
-    tail = [p.metrics.get("mean_return") for p in kept[-max(2, len(kept) // 4) :]]
-    known = [value for value in tail if value is not None]
-    if row.record.status != "success" or len(known) < 2:
+    evaluation = _evaluation(row, share) or _from_training(row, kept)
+    if row.record.status != "success" or evaluation is None:
         return replace(row, curve=kept, evaluation=None)
-    error = statistics.stdev(known) / math.sqrt(len(known))
-    changed = None if row.evaluation is None else row.evaluation.params_changed
-    evaluation = Evaluation(statistics.fmean(known), error, params_changed=changed)
     record = replace(row.record, mean_return=evaluation.mean_return, env_steps=kept[-1].env_steps)
     return Row(record, kept, evaluation)
+
+
+def _evaluation(row: Row, share: float) -> Evaluation | None:
+    """Return what was evaluated up to a share of the budget, None where nothing was at its end."""
+    whole = row.evaluation
+    if whole is None or not whole.earlier:
+        return None
+    known = dict(zip((*MILESTONES, 1.0), (*whole.earlier, whole.mean_return), strict=True))
+    if (last := known.get(share)) is None:
+        return None
+    before = tuple(value for milestone, value in known.items() if milestone < share)
+    return replace(whole, mean_return=last, earlier=before)
+
+
+def _from_training(row: Row, curve: Sequence[CurvePoint]) -> Evaluation | None:
+    """Return what the last quarter of a training returned, as if it were evaluated."""
+    tail = [p.metrics.get("mean_return") for p in curve[-max(2, len(curve) // 4) :]]
+    known = [value for value in tail if value is not None]
+    if len(known) < 2:
+        return None
+    error = statistics.stdev(known) / math.sqrt(len(known))
+    changed = None if row.evaluation is None else row.evaluation.params_changed
+    return Evaluation(statistics.fmean(known), error, params_changed=changed)
 
 
 def truth_of(half: Half) -> Truth:

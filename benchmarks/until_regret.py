@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, read_grid
+from grid import Grid, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_judge import both_ways
 from replay_methods import METHODS
@@ -47,13 +47,11 @@ class Stop:
 def main() -> None:
     """Replay, print and, if asked, write."""
     parser = parser_of(__doc__)
-    parser.add_argument("--grids", type=Path, default=Path(__file__).with_name("grids"))
+    add_grids(parser)
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"default: {SEEDS}")
     parser.add_argument("--min-trials", type=int, default=20, help="default: 20, as of a study")
     arguments = parser.parse_args()
-    tables = sorted(arguments.grids.glob("*.json.gz"))
-    if not tables:
-        parser.error(f"--grids must hold recorded tables, but got {arguments.grids}; record one")
+    tables = tables_of(parser, arguments)
     shares = SHARES[:1] if arguments.quick else SHARES
     seeds = tuple(range(5 if arguments.quick else arguments.seeds))
     jobs = list(itertools.product(tables, SAMPLERS, shares))
@@ -74,7 +72,7 @@ def run_job(
 ) -> dict[str, Any]:
     """Return the figures of one sampler and share on one table."""
     stops = stops_on(read_grid(table), sampler, share, seeds=seeds, min_trials=min_trials)
-    name = table.name.removesuffix(".json.gz")
+    name = name_of(table)
     return {"table": name, "sampler": sampler, "share": share, **summary(stops, share)}
 
 

@@ -106,6 +106,10 @@ class TrialRecord:
     learning_rate: float | None = None
     """Which of the study's several it trained with, before `lr_scaling`; None where it has one."""
 
+    learning_return: float | None = None
+    """Mean of what the policy returned at milestones of the budget and its end; `mean_return` is
+    the last one's."""
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
         return asdict(self)

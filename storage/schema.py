@@ -23,10 +23,10 @@ from storage.database import hold_writers_off
 from storage.errors import NewerSchema, StorageUnavailable
 from storage.records import TrialRecord
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by one whenever a table or the meaning of a column changes.
 
-1 → 2 → 3 → 4: more columns of `TrialRecord`, all of them null in older rows.
+1 → 2 → 3 → 4 → 5: more columns of `TrialRecord`, all of them null in older rows.
 """
 
 METADATA = sa.MetaData()

@@ -272,11 +272,16 @@ def _replicate(
 def _with_baseline(
     quality: QualityReferences, measurements: Sequence[Measurement]
 ) -> QualityReferences:
-    returns = [m.evaluation.mean_return for m in measurements if m.evaluation is not None]
-    if len(returns) < len(measurements):
+    evaluations = [m.evaluation for m in measurements if m.evaluation is not None]
+    if len(evaluations) < len(measurements):
         return quality
-    error = statistics.stdev(returns) / len(returns) ** 0.5
-    return replace(quality, baseline_return=statistics.fmean(returns), baseline_se=error)
+    returns = [evaluation.mean_return for evaluation in evaluations]
+    return replace(
+        quality,
+        baseline_return=statistics.fmean(returns),
+        baseline_se=statistics.stdev(returns) / len(returns) ** 0.5,
+        baseline_learning=statistics.fmean(e.learning_return for e in evaluations),
+    )
 
 
 def _references(

@@ -32,11 +32,22 @@ _CURVE_METRICS = ("entropy", "policy_loss", "value_loss", "approx_kl", "explaine
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the final policy returned, and whether training had changed it at all."""
+    """What the final policy returned, and whether training had changed it at all.
+
+    `earlier` holds what the policy returned at each of `MILESTONES`, None where no episode ended;
+    it is empty where it was not evaluated there.
+    """
 
     mean_return: float
     return_se: float
     params_changed: bool | None
+    earlier: tuple[float | None, ...] = ()
+
+    @property
+    def learning_return(self) -> float:
+        """Mean return over the milestones and the end: a learning curve's height, from 4 points."""
+        known = [value for value in self.earlier if value is not None]
+        return statistics.fmean((*known, self.mean_return))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,11 @@ def measure(
         record = replace(record, contaminated=unwatched)
     evaluation = _evaluation(run.first("done"))
     if evaluation is not None:
-        record = replace(record, mean_return=evaluation.mean_return)
+        record = replace(
+            record,
+            mean_return=evaluation.mean_return,
+            learning_return=evaluation.learning_return,
+        )
     return Measurement(
         record=record,
         curve=curve,
@@ -296,6 +311,7 @@ def _evaluation(done: Event | None) -> Evaluation | None:
         mean_return=done.data["mean_return"],
         return_se=done.data["return_se"] or 0.0,
         params_changed=done.data["params_changed"],
+        earlier=tuple(done.data.get("earlier", ())),
     )
 
 

@@ -33,14 +33,11 @@ from tuner.finalists import num_finalists
 from tuner.goal import objective_of
 from tuner.open_study import OpenStudy
 from tuner.outcome import Outcome, Pruned
-from tuner.protocol import Event
+from tuner.protocol import MILESTONES, Event
 from tuner.search.pruner import SO_FAR_ATTR, LosslessPruner
 from tuner.session import Session
 from tuner.space import config_of
 from tuner.stopping import finalists_reserve_s
-
-MILESTONES = (0.25, 0.5, 0.75)
-"""Shares of the budget at which the training return goes to the pruner."""
 
 RETRY_ATTR = "retry"
 """User attribute of a trial that tries a crashed config once more."""
@@ -156,7 +153,7 @@ def fill_in_score(opened: OpenStudy, record: TrialRecord) -> float:
 
 
 class Milestones:
-    """Reports the training return at fixed shares of the budget and asks whether to prune.
+    """Reports the training return at `MILESTONES` of the budget and asks whether to prune.
 
     Returns are interpolated between blocks, so that every config is judged at the same env-steps.
     A pruner is told at once, but never waited for: what the database did not take then, and all

@@ -15,7 +15,8 @@ order:
     warm        one update was run and thrown away; the measuring window opens
     block       a timed block ended: env-steps so far, seconds, reduced training metrics
     measured    the window has closed: peak memory, recompilations, the probe if asked for
-    done        the policy was evaluated; or training was stopped on request
+    done        the policy was evaluated, as it was at each milestone and at the end; or training
+                was stopped on request
     error       an exception ended the trial: its type and text
     rejected    the request itself is at fault (unknown environment parameter, …)
 
@@ -35,6 +36,9 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+MILESTONES = (0.25, 0.5, 0.75)
+"""Shares of the budget at which training is looked at, beside its end."""
 
 EnvParams = dict[str, str | int | float | bool]
 

@@ -42,8 +42,10 @@ class QualityReferences:
     """What returns are compared with; stored on the study at calibration and never moved.
 
     Returns are in the environment's own units. `random_se` and `baseline_se` are standard errors
-    over seeds. `best_return` is a known optimum or a declared maximum, `max_entropy` in nats over
-    all actions; where some are forbidden, the training's own `max_entropy` metric counts instead.
+    over seeds. `best_return` is a known optimum or a declared maximum; `baseline_learning` the mean
+    of the baseline's learning returns (`Evaluation.learning_return`), `baseline_return` that of its
+    final policies'. `max_entropy` is in nats over all actions; where some are forbidden, the
+    training's own `max_entropy` metric counts instead.
     """
 
     random_return: float
@@ -51,6 +53,7 @@ class QualityReferences:
     best_return: float | None = None
     baseline_return: float | None = None
     baseline_se: float | None = None
+    baseline_learning: float | None = None
     max_entropy: float | None = None
 
     @property
@@ -69,13 +72,15 @@ class QualityReferences:
     def scale(self) -> float | None:
         """Return from random to best, or `None` where nothing says how far that is.
 
-        Without a `best_return` it is twice the way from random to the baseline, so that the
-        baseline has made half of it.
+        Without a `best_return` it is twice the way from random to the baseline's learning return,
+        so that the baseline has made half of it.
         """
         if self.best_return is not None:
             gap = self.best_return - self.random_return
         elif self.baseline_return is not None and self.baseline_learned:
-            gap = 2 * (self.baseline_return - self.random_return)
+            learning = self.baseline_learning
+            baseline = self.baseline_return if learning is None else learning
+            gap = 2 * (baseline - self.random_return)
         else:
             return None
         return gap if gap > 0 else None
@@ -97,6 +102,7 @@ class TrainingQualityValidator:
         """Forget the trial, keep the references."""
         self._blocks: list[dict[str, float | None]] = []
         self._mean_return: float | None = None
+        self._learning_return: float | None = None
         self._standard_error: float | None = None
         self._params_changed: bool | None = None
 
@@ -150,15 +156,19 @@ class TrainingQualityValidator:
         standard_error: float | None,
         *,
         params_changed: bool | None,
+        learning_return: float | None = None,
     ) -> None:
-        """Set what the final policy achieved.
+        """Set what the policy achieved, at the end and on the way there.
 
         Args:
-            mean_return: R, mean over fresh episodes after training.
+            mean_return: of the final policy, over fresh episodes: whether it is sound.
             standard_error: of that mean, over episodes.
             params_changed: whether training moved any parameter.
+            learning_return: R, the mean of such means over milestones of the training and its end:
+                how well it learned. The final policy's where there is none of others.
         """
         self._mean_return = mean_return
+        self._learning_return = mean_return if learning_return is None else learning_return
         self._standard_error = standard_error
         self._params_changed = params_changed
 
@@ -179,8 +189,8 @@ class TrainingQualityValidator:
     def calculate_quality_score(self) -> float | None:
         """Return p · (0.3 + 0.3·e + 0.2·l + 0.2·k) in [0, 1], or `None` with too little data.
 
-        p is progress from the random to the best return, clipped to [0, 1]; e, l and k are the
-        health of entropy, losses and KL, each 1 unless a fault is measured.
+        p is the learning return's progress from the random to the best return, clipped to [0, 1];
+        e, l and k are the health of entropy, losses and KL, each 1 unless a fault is measured.
         """
         progress = self._progress()
         if progress is None or self._missing() is not None:
@@ -236,8 +246,9 @@ class TrainingQualityValidator:
         if missing := self._missing():
             return "too_little_data", missing
         return "learning", (
-            f"The return of {self._mean_return:.4g} is {self._progress():.0%} of the way from "
-            "random to best."
+            f"The return over the training, {self._learning_return:.4g} on average and "
+            f"{self._mean_return:.4g} at its end, is {self._progress():.0%} of the way from random "
+            "to best."
         )
 
     def _divergence(self) -> str | None:
@@ -245,12 +256,13 @@ class TrainingQualityValidator:
             for name, value in block.items():
                 if value is not None and not math.isfinite(value):
                     return f"{name} became {value} in block {number}."
-        if self._mean_return is not None and not math.isfinite(self._mean_return):
-            return f"The evaluated return is {self._mean_return}."
+        for value in (self._mean_return, self._learning_return):
+            if value is not None and not math.isfinite(value):
+                return f"The evaluated return is {value}."
         divergences = _known(self._series("approx_kl"))
         if divergences and min(divergences) > RUNAWAY_KL:
             return f"The approximate KL stayed above {RUNAWAY_KL} in every block."
-        progress = self._progress()
+        progress = self._final_progress()
         if progress is not None and progress < HOPELESS_PROGRESS:
             return (
                 f"The return of {self._mean_return:.4g} is further below random than the best "
@@ -276,10 +288,17 @@ class TrainingQualityValidator:
 
     def _progress(self) -> float | None:
         """Return p before clipping, or `None` where R or the scale is unknown."""
+        return self._progress_of(self._learning_return)
+
+    def _final_progress(self) -> float | None:
+        """Return the final policy's progress, by which its faults are told."""
+        return self._progress_of(self._mean_return)
+
+    def _progress_of(self, mean_return: float | None) -> float | None:
         scale = self._references.scale
-        if self._mean_return is None or scale is None or not math.isfinite(self._mean_return):
+        if mean_return is None or scale is None or not math.isfinite(mean_return):
             return None
-        return (self._mean_return - self._references.random_return) / scale
+        return (mean_return - self._references.random_return) / scale
 
     def _is_random(self) -> bool:
         if self._mean_return is None:
@@ -293,7 +312,7 @@ class TrainingQualityValidator:
         return max(self._references.random_se, self._standard_error or 0.0)
 
     def _is_near_zero(self) -> bool:
-        progress = self._progress()
+        progress = self._final_progress()
         return progress is not None and progress <= NEAR_ZERO_PROGRESS
 
     def _is_collapsed(self) -> bool:
@@ -307,9 +326,9 @@ class TrainingQualityValidator:
         return too_certain and self._falls_short()
 
     def _falls_short(self) -> bool:
-        """Return whether more was to be had: p < 0.9, or R clearly below the baseline's."""
+        """Return whether the end is short of 0.9 of the way, or of the baseline's clearly."""
         if self._references.best_return is not None:
-            progress = self._progress()
+            progress = self._final_progress()
             return progress is not None and progress < EXPERT_PROGRESS
         baseline, error = self._references.baseline_return, self._references.baseline_se
         if self._mean_return is None or baseline is None or error is None:

@@ -82,6 +82,7 @@ def assess_training(
             evaluation.mean_return,
             evaluation.return_se,
             params_changed=evaluation.params_changed,
+            learning_return=evaluation.learning_return,
         )
     return validator
 

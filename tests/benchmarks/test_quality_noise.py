@@ -36,7 +36,19 @@ def test_a_curve_is_read_at_equal_env_steps() -> None:
 
 
 def test_every_table_has_every_return() -> None:
-    found = noises(made_up_grid(SPACE))
+    grid = made_up_grid(SPACE)
+    assert set(noises(grid)) == set(ESTIMATES) - {"milestones"}, "none was evaluated before its end"
+    grid = replace(
+        grid,
+        rows=tuple(
+            replace(row, evaluation=replace(row.evaluation, earlier=(0.0, 0.1, 0.2)))
+            for row in grid.rows
+            if row.evaluation is not None
+        ),
+    )
+    found = noises(grid)
     assert set(found) == set(ESTIMATES)
+    # Equal values at three of four points: a quarter of the noise is left.
+    assert found["milestones"]["noise"] == pytest.approx(found["evaluation"]["noise"] / 4)
     assert {row["configs"] for row in found.values()} == {len(SPACE.configs())}
     assert "whole curve" in table_of({"tables": {"made up": found}})

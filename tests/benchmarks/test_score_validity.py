@@ -1,6 +1,7 @@
 """What scores are worth: on a made-up table, and the choice of weights on figures made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from grid import Grid
@@ -55,6 +56,19 @@ def test_a_row_is_cut_at_the_block_that_ends_the_budget(grid: Grid) -> None:
         end = before.curve[-1].metrics["mean_return"] or 0.0
         assert after.evaluation is not None
         assert after.evaluation.mean_return == pytest.approx(7.5 / 32 * end)
+
+
+def test_evaluations_up_to_the_cut_count_where_there_are_any(grid: Grid) -> None:
+    row = grid.rows[0]
+    assert row.evaluation is not None
+    evaluation = replace(row.evaluation, mean_return=0.4, earlier=(0.1, 0.2, 0.3))
+    known = Grid(grid.facts, (replace(row, evaluation=evaluation),))
+    for share, earlier, last in ((1.0, (0.1, 0.2, 0.3), 0.4), (0.5, (0.1,), 0.2), (0.25, (), 0.1)):
+        found = cut(known, share).rows[0].evaluation
+        assert found == replace(evaluation, mean_return=last, earlier=earlier)
+    at_no_milestone = cut(known, 0.125).rows[0].evaluation
+    assert at_no_milestone is not None
+    assert at_no_milestone.earlier == ()
 
 
 def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:

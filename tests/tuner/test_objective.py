@@ -15,9 +15,9 @@ from tests.conftest import Finished
 from tests.tuner.measurements import failure, record
 from tuner.bench import Bench
 from tuner.config import StudyConfig
-from tuner.objective import MILESTONES, Milestones, dashboard_attrs, fill_in_score, interpolate
+from tuner.objective import Milestones, dashboard_attrs, fill_in_score, interpolate
 from tuner.outcome import Pruned
-from tuner.protocol import Event
+from tuner.protocol import MILESTONES, Event
 from tuner.references import References
 from tuner.score import Weights
 from tuner.session import Session

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ def judge(
     standard_error: float | None = 1.0,
     params_changed: bool | None = True,
     blocks: int = 8,
+    learned: float | None = None,
     **series: Any,
 ) -> TrainingQualityValidator:
     """Judge a healthy training of `blocks` blocks in which `series` went another way."""
@@ -50,7 +52,9 @@ def judge(
             for name, values in series.items()
         }
         validator.add_metrics(**(HEALTHY | changed))
-    validator.set_evaluation(evaluated, standard_error, params_changed=params_changed)
+    validator.set_evaluation(
+        evaluated, standard_error, params_changed=params_changed, learning_return=learned
+    )
     return validator
 
 
@@ -64,6 +68,25 @@ def test_a_healthy_policy_scores_its_progress() -> None:
     assert validator.calculate_quality_score() == pytest.approx(0.6)
     assert validator.is_quality_acceptable() is True
     assert diagnosis(validator) == "learning"
+
+
+def test_quality_is_of_the_training_and_soundness_of_its_end() -> None:
+    # p = (50 − 20)/100 = 0.3 of the learning return; the final policy is judged by its own 80.
+    assert judge(80.0, learned=50.0).calculate_quality_score() == pytest.approx(0.3)
+    # What was unlearned again is not acceptable, however well it did on the way; and a final
+    # policy that may be certain of itself (p = 0.95) has not collapsed.
+    assert judge(20.5, learned=60.0).is_quality_acceptable() is False
+    assert diagnosis(judge(20.5, learned=60.0)) == "random"
+    assert diagnosis(judge(115.0, learned=70.0, entropy=0.01)) == "learning"
+    assert diagnosis(judge(70.0, learned=115.0, entropy=0.01)) == "collapsed"
+    assert diagnosis(judge(80.0, learned=math.inf)) == "diverged"
+
+
+def test_the_baseline_scores_one_half_by_what_it_learned_on_the_way() -> None:
+    references = replace(UNKNOWN, baseline_learning=40.0)
+    assert references.scale == 2 * (40.0 - 20.0)
+    judged = judge(60.0, learned=40.0, references=references)
+    assert judged.calculate_quality_score() == pytest.approx(0.5)
 
 
 def test_the_baseline_scores_one_half_where_the_best_return_is_unknown() -> None:

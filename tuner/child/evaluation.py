@@ -24,16 +24,22 @@ EVALUATION_SEED = 20_000
 NOT_JUDGED: dict[str, float | None] = {"mean_return": None, "return_se": None}
 
 
-def evaluate_policy(built: Built, actor: Actor) -> dict[str, float | None]:
-    """Return `mean_return` of a trained policy and `return_se`, its standard error over episodes.
+def evaluate_policies(built: Built, actors: Sequence[Actor]) -> dict[str, Any]:
+    """Return what one training's policies earned, one after the other, all in equal environments.
 
-    Both are None when no episode ended. Statistics in the actor are those of the end of training.
+    That is `mean_return` of the last one and `return_se`, its standard error over episodes, both
+    None when no episode ended; and `earlier`, the mean returns of those before. Statistics in an
+    actor are those of its time.
     """
     if built.policy_fn is None:
         raise ValueError("a trainer of the user's is judged by its training returns instead")
     evaluate = jax.jit(make_evaluate(built.env, built.policy_fn, num_envs=NUM_ENVS))
-    returns = evaluate(actor, jax.random.key(EVALUATION_SEED), built.env_params)
-    return _mean_and_error(np.asarray(returns, dtype=np.float64))
+    key = jax.random.key(EVALUATION_SEED)
+    *earlier, last = [
+        _mean_and_error(np.asarray(evaluate(actor, key, built.env_params), dtype=np.float64))
+        for actor in actors
+    ]
+    return {**last, "earlier": [found["mean_return"] for found in earlier]}
 
 
 def training_return(returns: Sequence[float | None]) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ from storage.atomic import atomic_write_text
 from storage.metrics_log import MetricsLog
 from tuner.child.checkpoints import CheckpointFault, Checkpoints
 from tuner.child.compiles import CompileCounter
-from tuner.child.evaluation import evaluate_policy, params_changed, training_return
+from tuner.child.evaluation import evaluate_policies, params_changed, training_return
 from tuner.child.facts import device_facts, environment_facts, versions
 from tuner.child.memory import exceeds, limit_bytes
 from tuner.child.program import Built, Program, build, compile_training, run_block
@@ -140,7 +140,7 @@ class _Training:
         judged = (
             training_return([line["mean_return"] for line in self._log.lines])
             if self._built.policy_fn is None
-            else evaluate_policy(self._built, trained)
+            else evaluate_policies(self._built, [trained])
         )
         self._emit("done", stopped=False, params_changed=changed, **judged)
 

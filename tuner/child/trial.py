@@ -5,8 +5,8 @@ only ends as soon as its throughput is known.
 
 The order is the point. Memory is judged before anything is allocated; the warm-up runs on a state
 that is thrown away, so that the whole budget lies inside the measuring window; the peak is read
-before the evaluation can add to it; and the policy that is evaluated has trained for exactly the
-budget, even where further blocks were timed.
+before the evaluation can add to it; and the policies that are evaluated are those of the milestones
+and of exactly the budget's end, even where further blocks were timed.
 """
 
 import itertools
@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tuner.child import faults
 from tuner.child.compiles import CompileCounter
 from tuner.child.evaluation import (
     NOT_JUDGED,
-    evaluate_policy,
+    evaluate_policies,
     params_changed,
     training_return,
 )
@@ -38,7 +39,7 @@ from tuner.child.memory import (
 )
 from tuner.child.peaks import probe
 from tuner.child.program import Built, Program, block_means, build, compile_training, run_block
-from tuner.protocol import TrainRequest
+from tuner.protocol import MILESTONES, TrainRequest
 from tuner.throughput import Block, is_wide, measure_throughput, student_t
 
 Emit = Callable[..., None]
@@ -121,11 +122,13 @@ def _train_and_evaluate(
 
     window = _Window(program, batch_size, emit, stop, request.fault)
     is_learning = not request.is_timed_only
+    album = _Album(request, built)
     for length in goal.schedule(lengths) if is_learning else _until_timed(window):
         carry = window.block(carry, length, learning=is_learning)
         if stop.is_set():
             emit("done", stopped=True)
             return
+        album.add(carry, window.env_steps)
         if goal.is_over(window):
             break
     trained = jax.tree.map(jnp.copy, built.actor_of(carry))
@@ -144,12 +147,13 @@ def _train_and_evaluate(
         # Before the parent hears of the end: it then starts a spare, which takes whole cores.
         probe=probe(device) if request.probe else None,
     )
+    judged: dict[str, Any]
     if not is_learning:
         judged = dict(NOT_JUDGED)
     elif built.policy_fn is None:
         judged = training_return(returns)
     else:
-        judged = evaluate_policy(built, trained)
+        judged = evaluate_policies(built, [*album.actors, trained])
     emit("done", stopped=False, params_changed=changed, **judged)
 
 
@@ -189,6 +193,32 @@ class _Goal:
     def leaves_time(self, window: "_Window") -> bool:
         """Whether another block like the last one would end in time."""
         return time.monotonic() + window.last_s <= self._deadline
+
+
+class _Album:
+    """Copies of what acted at each of `MILESTONES`, to be evaluated when the window has closed.
+
+    They lie in the host's memory, not the device's, whose peak is measured. There are none where
+    training does not end with the budget, nor of a trainer's policy, which only it can act with.
+    """
+
+    def __init__(self, request: TrainRequest, built: Built) -> None:
+        self.actors: list[Any] = []
+        self._actor_of = built.actor_of
+        is_kept = (
+            built.policy_fn is not None
+            and request.until_return is None
+            and not request.is_timed_only
+        )
+        self._left = [share * request.env_steps for share in MILESTONES] if is_kept else []
+
+    def add(self, carry: Any, env_steps: int) -> None:
+        """Copy what acts after so many env-steps, once for each milestone passed since."""
+        if self._left and env_steps >= self._left[0]:
+            actor = jax.tree.map(np.array, self._actor_of(carry))
+            while self._left and env_steps >= self._left[0]:
+                self._left.pop(0)
+                self.actors.append(actor)
 
 
 class _Window:

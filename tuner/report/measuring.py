@@ -44,8 +44,9 @@ def how(study: StudyReading) -> dict[str, str]:
         if memory
         else "Predicted from the compiled program; no peak was measured.",
         "Quality": "Progress from the random policy's return to the best one's, lowered when the "
-        "policy collapses, losses explode or updates run wild; from an evaluation of the final "
-        "policy in fresh environments.",
+        "policy collapses, losses explode or updates run wild; the return is the mean of what the "
+        "policy returned in fresh environments at a quarter, a half and three quarters of the "
+        "training and at its end.",
     }
     references = study.references
     if references is None:

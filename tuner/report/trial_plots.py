@@ -77,8 +77,8 @@ def curves(
                 traces.append(line(ends, [rounded(level)] * 2, name, GREY, dash="dot"))
     return Plot(
         *words,
-        "Mean return in training, by block. Quality is judged by a separate evaluation of the "
-        "final policy, since training returns favour few environments.",
+        "Mean return in training, by block. Quality is judged by separate evaluations of the "
+        "policy, since training returns favour few environments.",
         {
             "data": traces,
             "layout": layout(xaxis=axis("env-steps"), yaxis=axis("mean return"), height=460),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tuner.trials import TINY, workload
 from tuner.child.compiles import CompileCounter
-from tuner.child.evaluation import evaluate_policy
+from tuner.child.evaluation import evaluate_policies
 from tuner.child.facts import environment_facts
 from tuner.child.program import block_fn, block_means, build, build_environment, lower_block
 from tuner.ppo.types import Metrics
@@ -107,7 +107,7 @@ def test_a_gaussian_policy_is_evaluated_through_its_statistics() -> None:
     actor = jax.jit(built.init)(jax.random.key(0)).actor
     assert actor.obs_stats is not None
     # Untrained is about random: −1,200, deviation 300 over 64 episodes.
-    assert evaluate_policy(built, actor)["mean_return"] == pytest.approx(-1250, abs=250)
+    assert evaluate_policies(built, [actor])["mean_return"] == pytest.approx(-1250, abs=250)
 
 
 def test_another_learning_rate_is_the_same_program_of_updates() -> None:

@@ -25,7 +25,7 @@ from tests.tuner.trials import (
 )
 from tuner.child.compiles import CompileCounter
 from tuner.child.cost import count
-from tuner.child.evaluation import evaluate_policy
+from tuner.child.evaluation import evaluate_policies
 from tuner.child.program import build, compile_training
 from tuner.child.trial import TIMED_BLOCK_S, TIMED_S, block_lengths
 from tuner.isolation import Child, TrialRun
@@ -209,9 +209,32 @@ def test_the_evaluated_policy_has_trained_for_exactly_the_budget(
     after = []
     for updates in (1, 2):
         carry, _ = program.run(program.init(jax.random.key(0)), jnp.int32(updates))
-        after.append(evaluate_policy(built, carry.actor)["mean_return"] or 0.0)
+        after.append(evaluate_policies(built, [carry.actor])["mean_return"] or 0.0)
     assert evaluation(ended)[0] == pytest.approx(after[0], abs=1e-4)
     assert abs(after[1] - after[0]) > 1e-2
+
+
+def test_the_policies_of_the_milestones_are_evaluated_too(
+    train: Train, compiled_before: None
+) -> None:
+    asked = workload(learning_rate=0.03)
+    ended = train(workload=asked, env_steps=8 * BATCH)
+    built = build(asked, TINY, env_steps=8 * BATCH)
+    program = compile_training(built, CompileCounter(), jax.devices()[0].platform)
+    carry = program.init(jax.random.key(0))
+    after = []
+    for _ in range(4):
+        carry, _ = program.run(carry, jnp.int32(2))
+        after.append(evaluate_policies(built, [carry.actor])["mean_return"] or 0.0)
+    earlier = first(ended, "done").data["earlier"]
+    assert [*earlier, evaluation(ended)[0]] == pytest.approx(after, abs=1e-4)
+    assert len(set(after)) == 4
+
+    # Two updates: the first ends at the half, and is what there is at the quarter.
+    short = train(workload=asked, env_steps=2 * BATCH)
+    earlier = first(short, "done").data["earlier"]
+    assert earlier[0] == earlier[1]
+    assert earlier[2] == evaluation(short)[0]
 
 
 def test_a_program_over_the_limit_is_refused_before_anything_is_allocated(train: Train) -> None:
