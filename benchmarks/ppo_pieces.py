@@ -18,9 +18,9 @@ from ppo_document import deliver, facts, parser_of, say, this_device
 from ppo_floor import CHAINED, in_a_loop
 from ppo_statistics import best_seconds
 
+from tuner.ppo.activations import tanh
 from tuner.ppo.affine import (
     FEW_OUTPUTS,
-    FEW_ROWS,
     FEW_TERMS,
     NARROW,
     bias_gradient,
@@ -57,23 +57,25 @@ def main() -> None:
 def pieces(rows: int) -> list[Piece]:
     """Return what is computed in a way of its own for so many rows."""
     hidden = (rows, WIDTH)
-    found: list[Piece] = []
-    if rows <= FEW_ROWS:
-        found += [
-            (f"product, {n} outputs", matmul, jnp.matmul, (hidden, (WIDTH, n)))
-            for n in range(1, FEW_OUTPUTS + 1)
-        ]
-        # What comes next belongs to it: a sum of products is joined with it by the compiler.
-        found += [
-            (
-                f"product, {n} terms, times a derivative",
-                lambda left, right, y: matmul(left, right) * (1 - y * y),
-                lambda left, right, y: jnp.matmul(left, right) * (1 - y * y),
-                ((rows, n), (n, WIDTH), hidden),
-            )
-            for n in (1, 2, 4, FEW_TERMS)
-        ]
+    found: list[Piece] = [
+        ("tangent", tanh, jnp.tanh, (hidden,)),
+        ("bias's gradient", bias_gradient, lambda grads: grads.sum(axis=0), (hidden,)),
+    ]
     found += [
+        (f"product, {n} outputs", matmul, jnp.matmul, (hidden, (WIDTH, n)))
+        for n in range(1, FEW_OUTPUTS + 1)
+    ]
+    # What comes next belongs to it: a sum of products is joined with it by the compiler.
+    found += [
+        (
+            f"product, {n} terms, times a derivative",
+            lambda left, right, y: matmul(left, right) * (1 - y * y),
+            lambda left, right, y: jnp.matmul(left, right) * (1 - y * y),
+            ((rows, n), (n, WIDTH), hidden),
+        )
+        for n in (1, 2, 4, FEW_TERMS)
+    ]
+    return found + [
         (
             f"kernel's gradient, {n} outputs",
             kernel_gradient,
@@ -82,7 +84,6 @@ def pieces(rows: int) -> list[Piece]:
         )
         for n in (1, 2, 4, NARROW)
     ]
-    return [*found, ("bias's gradient", bias_gradient, lambda grads: grads.sum(axis=0), (hidden,))]
 
 
 def measure(piece: Piece, turns: int) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from tuner.ppo.platform import for_cpu
 
 NARROW = 16
 """Outputs up to which a kernel's gradient is computed one output at a time."""
-FEW_ROWS = 256
-"""Rows up to which the two below pay: such a product takes longer to begin than to compute."""
 FEW_OUTPUTS = 2
-"""Outputs up to which a product of few rows is computed one output at a time."""
+"""Outputs up to which a product is computed one output at a time."""
 FEW_TERMS = 8
-"""Terms up to which a product of few rows is summed one term after another."""
+"""Terms up to which a product is summed one term after another."""
 
 
 def affine(
@@ -38,8 +36,8 @@ def matmul(
     left: Float[Array, "N inner"], right: Float[Array, "inner columns"]
 ) -> Float[Array, "N columns"]:
     """Return `left @ right`, in the quicker way for its sizes."""
-    (rows, inner), columns = left.shape, right.shape[1]
-    if not for_cpu() or rows > FEW_ROWS:
+    inner, columns = right.shape
+    if not for_cpu():
         return left @ right
     if columns <= FEW_OUTPUTS:
         return jnp.stack([left @ right[:, column] for column in range(columns)], axis=1)

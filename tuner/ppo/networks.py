@@ -6,13 +6,13 @@ relies on. The two networks share nothing: merging them into one block-diagonal 
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from envs.base import ActionSpace, Box
+from tuner.ppo.activations import ACTIVATIONS
 from tuner.ppo.affine import affine
 from tuner.ppo.distributions import DiagonalGaussian, Distribution, categorical
 from tuner.ppo.types import MLP, Layer, Params, PPOConfig
@@ -23,12 +23,6 @@ HIDDEN_SCALE = math.sqrt(2)
 """Scales of the orthogonal initialisation (arXiv 2006.05990): a policy head near zero starts the
 policy near uniform, and a Gaussian one near mean 0."""
 START_LOG_STD = 0.0
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "elu": jax.nn.elu,
-    "swish": jax.nn.swish,
-}
 
 
 def init_params(

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tuner.ppo.affine import FEW_OUTPUTS, FEW_ROWS, FEW_TERMS, NARROW, affine, matmul
+from tuner.ppo.affine import FEW_OUTPUTS, FEW_TERMS, NARROW, affine, matmul
 
 
 @pytest.mark.parametrize("num_inputs", [1, FEW_TERMS, FEW_TERMS + 1])
@@ -42,11 +42,10 @@ def test_what_is_narrower_than_float32_is_added_up_in_it() -> None:
     assert (got == inputs @ kernel).all()
 
 
-@pytest.mark.parametrize("rows", [FEW_ROWS, FEW_ROWS + 1])
 @pytest.mark.parametrize("inner", [FEW_TERMS, FEW_TERMS + 1])
 @pytest.mark.parametrize("columns", [FEW_OUTPUTS, FEW_OUTPUTS + 1])
-def test_a_product_is_the_same_in_every_way(rows: int, inner: int, columns: int) -> None:
+def test_a_product_is_the_same_in_every_way(inner: int, columns: int) -> None:
     keys = jax.random.split(jax.random.key(2), 2)
-    left = jax.random.normal(keys[0], (rows, inner))
+    left = jax.random.normal(keys[0], (300, inner))
     right = jax.random.normal(keys[1], (inner, columns))
     assert jnp.allclose(matmul(left, right), left @ right, rtol=1e-5, atol=1e-5)
