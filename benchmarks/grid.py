@@ -139,7 +139,16 @@ def read_grid(path: Path) -> Grid:
 
 
 def reopen(path: Path, grid: Grid) -> None:
-    """Write a finished table as the recording that it was, to be gone on with."""
+    """Write a finished table as the recording that it was, to be gone on with.
+
+    Raises:
+        ValueError: its policies were evaluated at their end alone, which new ones would not be.
+    """
+    if any(row.evaluation is not None and not row.evaluation.earlier for row in grid.rows):
+        raise ValueError(
+            "a table that is gone on with must hold evaluations at milestones, but this one has "
+            "final ones alone; record it anew, with another --out"
+        )
     lines = [grid.facts, *(row.as_json() for row in grid.rows)]
     path.write_bytes(b"".join(_line(data) for data in lines))
 

@@ -96,6 +96,7 @@ class Laboratory:
             seed=seed,
             env_steps=env_steps,
             cache_dir=str(self.cache_dir),
+            at_milestones=config.trainer is None,
             probe=probe,
         )
         order = Order(config=hardware, trial=0, replicate=seed, request=request)

@@ -11,7 +11,7 @@ behind where many environments finish few episodes.
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,8 @@ from tuner.space import HardwareConfig
 POINTS = 200
 """Equal steps of the budget at which a curve is read."""
 
-Estimate = Callable[[Row, int], float | None]
-"""Says how well a measurement learned, from its row and the budget in env-steps."""
+Estimate = Callable[[Row, Mapping[str, Any]], float | None]
+"""Says how well a measurement learned, from its row and the facts of its table."""
 
 
 def main() -> None:
@@ -40,18 +40,20 @@ def main() -> None:
     deliver(document, table_of(document), arguments)
 
 
-def evaluated(row: Row, env_steps: int) -> float | None:
+def evaluated(row: Row, facts: Mapping[str, Any]) -> float | None:
     """Return the mean return of the final policy's evaluation."""
     return None if row.evaluation is None else row.evaluation.mean_return
 
 
-def learned(row: Row, env_steps: int) -> float | None:
+def learned(row: Row, facts: Mapping[str, Any]) -> float | None:
     """Return the mean of all evaluations of the training, None where there is only the last."""
     evaluation = row.evaluation
-    return None if evaluation is None or not evaluation.earlier else evaluation.learning_return
+    if evaluation is None or not evaluation.earlier:
+        return None
+    return evaluation.learning_return(statistics.fmean(facts["chance"]["returns"]))
 
 
-def trained(row: Row, env_steps: int, *, share: float) -> float | None:
+def trained(row: Row, facts: Mapping[str, Any], *, share: float) -> float | None:
     """Return the mean training return over the last `share` of the budget; None without any."""
     points = [
         (point.env_steps, value)
@@ -62,7 +64,8 @@ def trained(row: Row, env_steps: int, *, share: float) -> float | None:
         return None
     first = round(POINTS * (1 - share))
     return statistics.fmean(
-        interpolate(points, env_steps * place / POINTS) for place in range(first + 1, POINTS + 1)
+        interpolate(points, facts["env_steps"] * place / POINTS)
+        for place in range(first + 1, POINTS + 1)
     )
 
 
@@ -86,8 +89,8 @@ def noises(grid: Grid) -> dict[str, dict[str, Any]]:
         values = [
             (one, other)
             for pair in pairs
-            if (one := estimate(pair[0], grid.facts["env_steps"])) is not None
-            and (other := estimate(pair[1], grid.facts["env_steps"])) is not None
+            if (one := estimate(pair[0], grid.facts)) is not None
+            and (other := estimate(pair[1], grid.facts)) is not None
         ]
         if values:
             found[name] = noise_of(values)

@@ -9,8 +9,8 @@ repeats at a time, and the other half tells how soon each config truly reached t
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
 configs as the other's do (a score without noise could do better than that). Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
-it does not end at a milestone, or the table has no evaluations there. Speed and utilisation are
-those of the whole run.
+it does not end at a milestone, or the table has no evaluations there: of a shorter budget it is
+noisier than a study's. Speed and utilisation are those of the whole run.
 """
 
 import itertools

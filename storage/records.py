@@ -107,8 +107,8 @@ class TrialRecord:
     """Which of the study's several it trained with, before `lr_scaling`; None where it has one."""
 
     learning_return: float | None = None
-    """Mean of what the policy returned at milestones of the budget and its end; `mean_return` is
-    the last one's."""
+    """Mean of what the policy returned at milestones of the budget and at its end, where it was
+    evaluated there; else `mean_return`, which is the final policy's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

@@ -16,7 +16,7 @@ from tuner.errors import NothingFeasible, UsageError
 from tuner.goal import TIME_TO_RETURN, objective_of
 from tuner.measurement import Measurement, last_quarter, seconds_to
 from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
-from tuner.protocol import FitRequest, PreflightRequest, RandomRequest
+from tuner.protocol import MILESTONES, FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
 from tuner.references import References, diagnose, judge
 from tuner.score import Weights, epsilon
@@ -88,9 +88,10 @@ def measure_chance(session: Session) -> Chance:
         )
     quality = QualityReferences(
         random_return=statistics.fmean(returns),
-        random_se=statistics.stdev(returns) / math.sqrt(len(returns)),
+        random_se=_standard_error(returns),
         best_return=answer["best_return"],
         max_entropy=_max_entropy(answer),
+        num_evaluations=len(MILESTONES) + 1 if session.at_milestones else 1,
     )
     if session.kept is not None:
         session.kept.require_same(answer, quality.random_return)
@@ -276,12 +277,18 @@ def _with_baseline(
     if len(evaluations) < len(measurements):
         return quality
     returns = [evaluation.mean_return for evaluation in evaluations]
+    learned = [evaluation.learning_return(quality.random_return) for evaluation in evaluations]
     return replace(
         quality,
         baseline_return=statistics.fmean(returns),
-        baseline_se=statistics.stdev(returns) / len(returns) ** 0.5,
-        baseline_learning=statistics.fmean(e.learning_return for e in evaluations),
+        baseline_se=_standard_error(returns),
+        baseline_learning=statistics.fmean(learned),
+        baseline_learning_se=_standard_error(learned),
     )
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _references(

@@ -173,6 +173,8 @@ def _budget(profile: Profile) -> float | None:
 
 def _is_same_scale(a: QualityReferences, b: QualityReferences) -> bool:
     """Whether two scales are one, but for how well the random policy's return is known."""
+    if a.num_evaluations != b.num_evaluations:
+        return False
     if a.best_return is None or b.best_return is None:
         return a == b  # the top of it is made from the study's own baseline
     near = 2 * math.hypot(a.random_se, b.random_se)

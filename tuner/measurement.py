@@ -32,10 +32,10 @@ _CURVE_METRICS = ("entropy", "policy_loss", "value_loss", "approx_kl", "explaine
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the final policy returned, and whether training had changed it at all.
+    """What a trained policy returned, and whether training had changed it at all.
 
-    `earlier` holds what the policy returned at each of `MILESTONES`, None where no episode ended;
-    it is empty where it was not evaluated there.
+    `mean_return` and `return_se` are the final policy's. `earlier` holds what it returned at each
+    of `MILESTONES`, None where no episode ended; it is empty where it was not evaluated there.
     """
 
     mean_return: float
@@ -43,11 +43,13 @@ class Evaluation:
     params_changed: bool | None
     earlier: tuple[float | None, ...] = ()
 
-    @property
-    def learning_return(self) -> float:
-        """Mean return over the milestones and the end: a learning curve's height, from 4 points."""
-        known = [value for value in self.earlier if value is not None]
-        return statistics.fmean((*known, self.mean_return))
+    def learning_return(self, random_return: float) -> float:
+        """Return the mean over the milestones and the end: the height of the learning curve.
+
+        A policy of which no episode ended counts as the random one.
+        """
+        earlier = [random_return if value is None else value for value in self.earlier]
+        return statistics.fmean((*earlier, self.mean_return))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,7 @@ def measure(
         record = replace(record, contaminated=unwatched)
     evaluation = _evaluation(run.first("done"))
     if evaluation is not None:
-        record = replace(
-            record,
-            mean_return=evaluation.mean_return,
-            learning_return=evaluation.learning_return,
-        )
+        record = replace(record, mean_return=evaluation.mean_return)
     return Measurement(
         record=record,
         curve=curve,

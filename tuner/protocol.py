@@ -76,7 +76,7 @@ class TrainRequest:
     With `until_return` it trains past or short of the env-steps: until a block returns so much on
     average, or `training_s` seconds have passed since the request was read. With `is_timed_only` it
     runs no longer than its throughput takes to be known, learns nothing that counts and is not
-    evaluated.
+    evaluated. With `at_milestones` the policy is evaluated as it was there, too.
 
     `memory_limit_bytes` lowers the gate below what the device itself gives; `reserve_bytes` is
     left free for others. With `probe` the device's reach is measured right after the window.
@@ -91,6 +91,7 @@ class TrainRequest:
     until_return: float | None = None
     training_s: float | None = None
     is_timed_only: bool = False
+    at_milestones: bool = False
     memory_limit_bytes: int | None = None
     reserve_bytes: int = 0
     probe: bool = False

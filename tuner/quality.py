@@ -42,10 +42,12 @@ class QualityReferences:
     """What returns are compared with; stored on the study at calibration and never moved.
 
     Returns are in the environment's own units. `random_se` and `baseline_se` are standard errors
-    over seeds. `best_return` is a known optimum or a declared maximum; `baseline_learning` the mean
-    of the baseline's learning returns (`Evaluation.learning_return`), `baseline_return` that of its
-    final policies'. `max_entropy` is in nats over all actions; where some are forbidden, the
-    training's own `max_entropy` metric counts instead.
+    over seeds. `best_return` is a known optimum or a declared maximum. `num_evaluations` says what
+    R is, the return that is scored: the final policy's (1), or the mean over those of `MILESTONES`
+    and the end (4, `Evaluation.learning_return`). `baseline_learning` is the baseline's R,
+    `baseline_return` its final policy's return; a study from before they differed has that alone.
+    `max_entropy` is in nats over all actions; where some are forbidden, the training's own
+    `max_entropy` metric counts instead.
     """
 
     random_return: float
@@ -53,37 +55,45 @@ class QualityReferences:
     best_return: float | None = None
     baseline_return: float | None = None
     baseline_se: float | None = None
-    baseline_learning: float | None = None
     max_entropy: float | None = None
+    baseline_learning: float | None = None
+    baseline_learning_se: float | None = None
+    num_evaluations: int = 1
 
     @property
     def baseline_learned(self) -> bool | None:
-        """Whether the baseline is three standard errors above random; `None` if unmeasured.
+        """Whether the baseline's R is three standard errors above random; `None` if unmeasured.
 
         The standard error is that of the difference. Where `best_return` is unknown and this is
         not true, the budget is too short to judge learning.
         """
-        if self.baseline_return is None or self.baseline_se is None:
+        learned, baseline_se = self._baseline
+        if learned is None or baseline_se is None:
             return None
-        error = math.hypot(self.baseline_se, self.random_se)
-        return self.baseline_return - self.random_return > LEARNABLE_SE * error
+        return learned - self.random_return > LEARNABLE_SE * math.hypot(baseline_se, self.random_se)
 
     @property
     def scale(self) -> float | None:
         """Return from random to best, or `None` where nothing says how far that is.
 
-        Without a `best_return` it is twice the way from random to the baseline's learning return,
-        so that the baseline has made half of it.
+        Without a `best_return` it is twice the way from random to the baseline's R, so that the
+        baseline has made half of it.
         """
+        learned, _ = self._baseline
         if self.best_return is not None:
             gap = self.best_return - self.random_return
-        elif self.baseline_return is not None and self.baseline_learned:
-            learning = self.baseline_learning
-            baseline = self.baseline_return if learning is None else learning
-            gap = 2 * (baseline - self.random_return)
+        elif learned is not None and self.baseline_learned:
+            gap = 2 * (learned - self.random_return)
         else:
             return None
         return gap if gap > 0 else None
+
+    @property
+    def _baseline(self) -> tuple[float | None, float | None]:
+        """The baseline's R and its standard error."""
+        if self.baseline_learning is None:
+            return self.baseline_return, self.baseline_se
+        return self.baseline_learning, self.baseline_learning_se
 
 
 class TrainingQualityValidator:
@@ -189,8 +199,8 @@ class TrainingQualityValidator:
     def calculate_quality_score(self) -> float | None:
         """Return p · (0.3 + 0.3·e + 0.2·l + 0.2·k) in [0, 1], or `None` with too little data.
 
-        p is the learning return's progress from the random to the best return, clipped to [0, 1];
-        e, l and k are the health of entropy, losses and KL, each 1 unless a fault is measured.
+        p is R's progress from the random to the best return, clipped to [0, 1]; e, l and k are the
+        health of entropy, losses and KL, each 1 unless a fault is measured.
         """
         progress = self._progress()
         if progress is None or self._missing() is not None:
@@ -245,11 +255,13 @@ class TrainingQualityValidator:
             )
         if missing := self._missing():
             return "too_little_data", missing
-        return "learning", (
-            f"The return over the training, {self._learning_return:.4g} on average and "
-            f"{self._mean_return:.4g} at its end, is {self._progress():.0%} of the way from random "
-            "to best."
-        )
+        returned = f"The return of {self._mean_return:.4g}"
+        if self._learning_return != self._mean_return:
+            returned = (
+                f"The return over the training, {self._learning_return:.4g} on average and "
+                f"{self._mean_return:.4g} at its end,"
+            )
+        return "learning", f"{returned} is {self._progress():.0%} of the way from random to best."
 
     def _divergence(self) -> str | None:
         for number, block in enumerate(self._blocks):
@@ -262,10 +274,10 @@ class TrainingQualityValidator:
         divergences = _known(self._series("approx_kl"))
         if divergences and min(divergences) > RUNAWAY_KL:
             return f"The approximate KL stayed above {RUNAWAY_KL} in every block."
-        progress = self._final_progress()
+        progress = self._progress()
         if progress is not None and progress < HOPELESS_PROGRESS:
             return (
-                f"The return of {self._mean_return:.4g} is further below random than the best "
+                f"The return of {self._learning_return:.4g} is further below random than the best "
                 "return is above it."
             )
         return None

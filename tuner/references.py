@@ -82,7 +82,7 @@ def assess_training(
             evaluation.mean_return,
             evaluation.return_se,
             params_changed=evaluation.params_changed,
-            learning_return=evaluation.learning_return,
+            learning_return=evaluation.learning_return(quality.random_return),
         )
     return validator
 
@@ -124,6 +124,9 @@ def judge(measurement: Measurement, references: References) -> TrialRecord:
         return replace(
             record, status="diverged", reason=diagnostics["reason"], quality_acceptable=False
         )
+    if measurement.evaluation is not None:
+        learned = measurement.evaluation.learning_return(references.quality.random_return)
+        record = replace(record, learning_return=learned)
     in_use = "quality" in references.components
     scores = score(
         references.scores(),

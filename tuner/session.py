@@ -100,6 +100,12 @@ class Session(OpenStudy):
             raise ValueError("a leader must reach the database, but got a proxy")
         return self.telemetry
 
+    @property
+    def at_milestones(self) -> bool:
+        """Whether policies are evaluated on the way, too: all train alike, by our PPO, and now."""
+        is_ours, is_kept = self.config.trainer is None, self.kept is not None
+        return is_ours and not is_kept and self.config.goal != TIME_TO_RETURN
+
     def order(
         self,
         config: HardwareConfig,
@@ -136,6 +142,7 @@ class Session(OpenStudy):
             until_return=target_return if is_timed else None,
             training_s=TRAINING_SHARE * self.config.timeout if is_timed else None,
             is_timed_only=self.kept is not None,
+            at_milestones=self.at_milestones,
             memory_limit_bytes=self.config.memory_limit,
             reserve_bytes=self.config.reserve,
             probe=probe and self.config.probe,

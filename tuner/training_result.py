@@ -25,9 +25,10 @@ class Trained:
 
     `sps` is of the steady state of this command's blocks, without compiling (`compile_s`), saving
     and evaluation; `train_s` the time of all its blocks. `not_comparable` says why `expected_sps`
-    is no promise for it, and is empty where it is one. `quality_score` is judged as trials are,
-    against what the profile was judged by, but after `env_steps` instead of its
-    `expected_after_env_steps`.
+    is no promise for it, and is empty where it is one. `quality_score` is the final
+    policy's, against what the profile was judged by, after `env_steps` instead of its
+    `expected_after_env_steps`; `expected_quality_score` is None where the profile's own is no final
+    policy's.
     """
 
     profile: str
@@ -118,7 +119,7 @@ def judge(
         best_return=started["best_return"],
         quality_score=score,
         quality_reason=reason,
-        expected_quality_score=None if plan.differences else profile.quality_score,
+        expected_quality_score=_expected_quality(plan),
         checkpoint=str(folder / CHECKPOINTS_FOLDER / str(last["update"])),
         metrics=str(folder / FILE_NAME),
         warnings=list(warnings),
@@ -145,6 +146,13 @@ def _not_comparable(plan: Plan, used: dict[str, int], is_other_device: bool) -> 
     if is_other_device:
         reasons.append("the device is another")
     return reasons
+
+
+def _expected_quality(plan: Plan) -> float | None:
+    references = stored_references(plan.profile.measured)
+    if plan.differences or (references is not None and references.num_evaluations > 1):
+        return None
+    return plan.profile.quality_score
 
 
 def _quality(

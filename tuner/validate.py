@@ -116,7 +116,13 @@ def validate(path: Path, given: Mapping[str, object], *, tolerance: float, say: 
 
 
 def order(
-    profile: Profile, config: StudyConfig, *, number: int, env_steps: int, seed: int
+    profile: Profile,
+    config: StudyConfig,
+    *,
+    number: int,
+    env_steps: int,
+    seed: int,
+    at_milestones: bool = False,
 ) -> Order:
     """Return the order for one measurement of a profile's config, with the probe beside it."""
     hardware = hardware_config(profile)
@@ -127,6 +133,7 @@ def order(
         env_steps=env_steps,
         cache_dir=str(config.compilation_cache().resolve()),
         reserve_bytes=config.reserve,
+        at_milestones=at_milestones,
         probe=True,
     )
     return Order(config=hardware, trial=0, replicate=number, request=request)
@@ -136,14 +143,21 @@ def _measure_and_judge(
     bench: Bench, config: StudyConfig, profile: Profile, tolerance: float, say: Say
 ) -> Validation:
     measurements: list[Measurement] = []
-    budget = int(profile.measured["env_steps"])
+    references = _references(profile)
+    at_milestones = references is not None and references.num_evaluations > 1
+    budget = _budget(profile)
     for number in range(FRESH_PROCESSES + 1):
         is_soak = number == FRESH_PROCESSES
         kind = "soak" if is_soak else f"measurement {number + 1}"
         env_steps = _soak_env_steps(profile, measurements) if is_soak else budget
         say(f"{kind} of {hardware_config(profile)}, {env_steps:,} env-steps")
         wanted = order(
-            profile, config, number=number, env_steps=env_steps, seed=FIRST_SEED + number
+            profile,
+            config,
+            number=number,
+            env_steps=env_steps,
+            seed=FIRST_SEED + number,
+            at_milestones=at_milestones and not is_soak,
         )
         measurement = bench.measure(wanted, on_block=lambda block: None)
         if isinstance(measurement.outcome, Crashed):
@@ -192,12 +206,27 @@ def _judge(profile: Profile, measurements: list[Measurement], tolerance: float) 
 
 def _scores(profile: Profile, measurements: list[Measurement]) -> list[float]:
     """Return the quality scores, judged against the references that the profile was judged by."""
-    stored = profile.measured.get("quality_references")
-    if not isinstance(stored, Mapping):
+    references = _references(profile)
+    if references is None:
         return []
-    references = QualityReferences(**stored)
     found = [assess(m, references).get_diagnostics()["quality_score"] for m in measurements]
     return [score for score in found if score is not None]
+
+
+def _references(profile: Profile) -> QualityReferences | None:
+    stored = profile.measured.get("quality_references")
+    return QualityReferences(**stored) if isinstance(stored, Mapping) else None
+
+
+def _budget(profile: Profile) -> int:
+    """Return the env-steps to train for: of which the study's milestones were shares.
+
+    Where training went on to a return, or the study's budget is not told, those that it took.
+    """
+    measured = profile.measured
+    is_timed = "seconds_to_target" in measured
+    name = "env_steps" if is_timed or "budget_env_steps" not in measured else "budget_env_steps"
+    return int(measured[name])
 
 
 def _soak_env_steps(profile: Profile, measurements: list[Measurement]) -> int:
@@ -216,6 +245,7 @@ def _require_measured(profile: Profile, path: Path) -> None:
     measured = profile.measured
     numbers = {
         "env_steps": measured.get("env_steps"),
+        "budget_env_steps": measured.get("budget_env_steps", measured.get("env_steps")),
         "replicates": measured.get("replicates", 1),
         TRAININGS: measured.get(TRAININGS, 1),
         "quality_sd": measured.get("quality_sd") or 0.0,
@@ -227,6 +257,7 @@ def _require_measured(profile: Profile, path: Path) -> None:
         bool(profile.expected_sps)
         and all(_is_number(value) and value >= 0 for value in numbers.values())
         and numbers["env_steps"] >= 1
+        and numbers["budget_env_steps"] >= 1
         and numbers["replicates"] >= 1
         and numbers[TRAININGS] >= 1
         and set(references) <= known

@@ -34,7 +34,8 @@ def row(num_envs: int = 8, repeat: int = 0) -> Row:
         CurvePoint(block=n, env_steps=100 * (n + 1), seconds=0.001, metrics=metrics)
         for n in range(40)
     )
-    return Row(record, curve, Evaluation(0.5, 0.01, params_changed=True))
+    evaluation = Evaluation(0.5, 0.01, params_changed=True, earlier=(0.1, None, 0.4))
+    return Row(record, curve, evaluation)
 
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -62,6 +63,12 @@ def test_a_finished_table_is_gone_on_with(tmp_path: Path) -> None:
     with Recording(path, FACTS) as recording:
         recording.add(row(8, 1))
         assert recording.grid() == Grid(FACTS, (row(8), row(8, 1), row(16)))
+
+
+def test_a_table_of_final_evaluations_is_not_gone_on_with(tmp_path: Path) -> None:
+    old = replace(row(8), evaluation=Evaluation(0.5, 0.01, params_changed=True))
+    with pytest.raises(ValueError, match="must hold evaluations at milestones"):
+        reopen(tmp_path / "g.jsonl", Grid(FACTS, (old, row(16))))
 
 
 def test_a_disturbed_row_gives_way_to_a_later_one(tmp_path: Path) -> None:

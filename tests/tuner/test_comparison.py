@@ -145,6 +145,8 @@ def with_workload(**facts: Any) -> dict[str, Any]:
         ({"measured": {"budget_env_steps": 2000}}, "higher", "not comparable"),
         ({"measured": {"quality_references": {**REFERENCES, "best_return": 20.0}}}, "higher",
          "not comparable"),
+        ({"measured": {"quality_references": {**REFERENCES, "num_evaluations": 4}}}, "higher",
+         "not comparable"),
         ({"expected_sps": None, "quality_score": None}, "unknown", "unknown"),
     ],
 )  # fmt: skip

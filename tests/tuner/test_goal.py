@@ -128,6 +128,9 @@ def test_a_study_of_the_time_to_a_return(studies: Studies) -> None:
     scored = [r for r in records if r.status == "success"]
     assert all(r.goal_score is not None and r.final_score is not None for r in scored)
     assert all((r.seconds_to_target is None) == (r.goal_score <= 0.5) for r in scored)
+    # Trainings of other lengths have no milestones in common.
+    assert all(r.learning_return == r.mean_return for r in scored)
+    assert studies.facts("timed")["references"]["quality"]["num_evaluations"] == 1
     told = {t.number: t.value for t in studies.trials("timed")}
     assert all(told[r.trial] == r.goal_score for r in scored if r.replicate == 0 and r.trial)
     refused = studies.resume("timed", "--goal", "composite")

@@ -204,7 +204,6 @@ def test_seconds_to_target_pass_over_blocks_without_episodes() -> None:
 def test_the_evaluation_is_the_mean_return() -> None:
     assert measured().evaluation == Evaluation(42.0, 1.5, params_changed=True)
     assert measured().record.mean_return == 42.0
-    assert measured().record.learning_return == 42.0
 
 
 def test_the_learning_return_is_the_mean_over_the_milestones_and_the_end() -> None:
@@ -213,9 +212,10 @@ def test_the_learning_return_is_the_mean_over_the_milestones_and_the_end() -> No
     assert found.evaluation == Evaluation(
         42.0, 1.5, params_changed=True, earlier=(None, 10.0, 26.0)
     )
-    # No episode ended at the first milestone: (10 + 26 + 42) / 3
-    assert found.record.learning_return == 26.0
     assert found.record.mean_return == 42.0
+    # No episode ended at the first milestone, which is no more than chance: (2 + 10 + 26 + 42) / 4
+    assert found.evaluation.learning_return(2.0) == 20.0
+    assert Evaluation(42.0, 1.5, params_changed=True).learning_return(2.0) == 42.0
 
 
 @pytest.mark.parametrize(

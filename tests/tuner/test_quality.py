@@ -80,13 +80,17 @@ def test_quality_is_of_the_training_and_soundness_of_its_end() -> None:
     assert diagnosis(judge(115.0, learned=70.0, entropy=0.01)) == "learning"
     assert diagnosis(judge(70.0, learned=115.0, entropy=0.01)) == "collapsed"
     assert diagnosis(judge(80.0, learned=math.inf)) == "diverged"
+    assert diagnosis(judge(22.5, learned=-90.0)) == "diverged"  # p = −1.1
 
 
 def test_the_baseline_scores_one_half_by_what_it_learned_on_the_way() -> None:
-    references = replace(UNKNOWN, baseline_learning=40.0)
+    references = replace(UNKNOWN, baseline_learning=40.0, baseline_learning_se=2.0)
     assert references.scale == 2 * (40.0 - 20.0)
     judged = judge(60.0, learned=40.0, references=references)
     assert judged.calculate_quality_score() == pytest.approx(0.5)
+    # It must stand out from chance on the way, too: 20 is not more than 3 · √(8² + 1²).
+    noisy = replace(references, baseline_learning_se=8.0)
+    assert (noisy.baseline_learned, noisy.scale) == (False, None)
 
 
 def test_the_baseline_scores_one_half_where_the_best_return_is_unknown() -> None:

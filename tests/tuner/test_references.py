@@ -170,6 +170,16 @@ def test_blocks_that_only_timed_are_not_judged() -> None:
     assert (found["diagnosis"], found["num_blocks"]) == ("learning", 3)
 
 
+def test_what_was_learned_on_the_way_is_scored_and_recorded() -> None:
+    evaluation = Evaluation(70.0, 1.0, params_changed=True, earlier=(None, 40.0, 60.0))
+    judged = judge(measurement(evaluation), REFERENCES)
+    # No episode ended at the first milestone, which counts as chance: (20 + 40 + 60 + 70) / 4.
+    assert judged.learning_return == 47.5
+    end = judge(measurement(Evaluation(47.5, 1.0, params_changed=True)), REFERENCES)
+    assert judged.quality_score == pytest.approx(end.quality_score)
+    assert end.learning_return == 47.5
+
+
 def test_chance_is_judged_by_the_error_of_the_policy_too() -> None:
     # 64 episodes with a standard error of 3 may return 20 + 2 · 3 = 26 by chance, though three
     # seeds of the random policy agree within 1.

@@ -1,5 +1,6 @@
 """A study as a whole: what it makes of its baseline, when it ends, and with which exit code."""
 
+import statistics
 import time
 from dataclasses import replace
 
@@ -42,6 +43,22 @@ def test_the_baseline_is_trial_0_with_three_replicates(calibrated: Calibrated) -
     assert (trial.state.name, trial.value) == ("COMPLETE", records[0].final_score)
     assert trial.params == INSIDE.as_dict()
     assert not is_infeasible(trial)
+
+
+def test_quality_rests_on_the_policy_at_four_points_of_its_training(calibrated: Calibrated) -> None:
+    scale = calibrated.studies.facts("small")["references"]["quality"]
+    records = calibrated.studies.records("small")
+    learned = [r.learning_return for r in records if r.learning_return is not None]
+    returned = [r.mean_return for r in records if r.mean_return is not None]
+    assert scale["num_evaluations"] == 4
+    assert scale["baseline_learning"] == pytest.approx(statistics.fmean(learned))
+    assert scale["baseline_return"] == pytest.approx(statistics.fmean(returned))
+    assert learned != returned
+    best, chance = scale["best_return"], scale["random_return"]
+    for record, value in zip(records, learned, strict=True):
+        # Health is at most 1, and 1 here.
+        progress = (value - chance) / (best - chance)
+        assert record.quality_score == pytest.approx(min(1.0, max(0.0, progress)))
 
 
 def test_a_baseline_outside_the_space_is_a_trial_without_parameters(finished: Finished) -> None:

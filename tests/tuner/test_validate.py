@@ -72,7 +72,9 @@ def profile(folder: Path) -> Profile:
         workload=workload_facts(config, {"obs_shape": [8], "num_actions": 3}, {}),
         measured={
             "env_steps": BUDGET,
-            "quality_references": asdict(QualityReferences(0.0, 0.001, best_return=0.44)),
+            "quality_references": asdict(
+                QualityReferences(0.0, 0.001, best_return=0.44, num_evaluations=4)
+            ),
         },
     )
 

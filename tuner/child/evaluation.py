@@ -1,7 +1,7 @@
 """What a policy returns: fresh environments, fixed keys, the first whole episode of each.
 
 Training returns would favour few environments, since with many no long episode ends in time; so
-the finished policy, and the uniformly random one, are evaluated alike for every config.
+trained policies, and the uniformly random one, are evaluated alike for every config.
 """
 
 import math
@@ -28,8 +28,8 @@ def evaluate_policies(built: Built, actors: Sequence[Actor]) -> dict[str, Any]:
     """Return what one training's policies earned, one after the other, all in equal environments.
 
     That is `mean_return` of the last one and `return_se`, its standard error over episodes, both
-    None when no episode ended; and `earlier`, the mean returns of those before. Statistics in an
-    actor are those of its time.
+    None when fewer than two episodes ended; and `earlier`, the mean returns of those before.
+    Statistics in an actor are those of its time.
     """
     if built.policy_fn is None:
         raise ValueError("a trainer of the user's is judged by its training returns instead")

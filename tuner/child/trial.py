@@ -198,19 +198,14 @@ class _Goal:
 class _Album:
     """Copies of what acted at each of `MILESTONES`, to be evaluated when the window has closed.
 
-    They lie in the host's memory, not the device's, whose peak is measured. There are none where
-    training does not end with the budget, nor of a trainer's policy, which only it can act with.
+    They lie in the host's memory, so that they are no part of the peak of an accelerator's.
     """
 
     def __init__(self, request: TrainRequest, built: Built) -> None:
         self.actors: list[Any] = []
         self._actor_of = built.actor_of
-        is_kept = (
-            built.policy_fn is not None
-            and request.until_return is None
-            and not request.is_timed_only
-        )
-        self._left = [share * request.env_steps for share in MILESTONES] if is_kept else []
+        shares = MILESTONES if request.at_milestones else ()
+        self._left = [share * request.env_steps for share in shares]
 
     def add(self, carry: Any, env_steps: int) -> None:
         """Copy what acts after so many env-steps, once for each milestone passed since."""

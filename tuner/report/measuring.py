@@ -30,6 +30,18 @@ FIELDS = {
 }
 
 
+def _evaluated(study: StudyReading) -> str:
+    """Say which return quality rests on."""
+    if study.config.trainer is not None:
+        return "the returns that the trainer told over the last quarter of its training"
+    if study.references is not None and study.references.quality.num_evaluations > 1:
+        return (
+            "the mean over evaluations of the policy in fresh environments, as it was at a "
+            "quarter, a half and three quarters of the training and at its end"
+        )
+    return "an evaluation of the final policy in fresh environments"
+
+
 def how(study: StudyReading) -> dict[str, str]:
     """Return how each kind of number was measured, by what it is."""
     measured = [r for r in study.records if r.status == "success"]
@@ -44,9 +56,7 @@ def how(study: StudyReading) -> dict[str, str]:
         if memory
         else "Predicted from the compiled program; no peak was measured.",
         "Quality": "Progress from the random policy's return to the best one's, lowered when the "
-        "policy collapses, losses explode or updates run wild; the return is the mean of what the "
-        "policy returned in fresh environments at a quarter, a half and three quarters of the "
-        "training and at its end.",
+        f"policy collapses, losses explode or updates run wild; from {_evaluated(study)}.",
     }
     references = study.references
     if references is None:

@@ -95,9 +95,10 @@ def lines_of(trained: Trained) -> list[str]:
         _returned(trained),
     ]
     if trained.quality_score is not None:
-        expected = number(trained.expected_quality_score, ".2f")
+        expected = trained.expected_quality_score
+        told = "" if expected is None else f", {expected:.2f} in the profile"
         lines.append(
-            f"quality: {trained.quality_score:.2f}, {expected} in the profile. "
+            f"quality of the final policy: {trained.quality_score:.2f}{told}. "
             f"{trained.quality_reason}"
         )
     lines.append(f"policy: {trained.checkpoint}; metrics: {trained.metrics}")

@@ -218,7 +218,7 @@ def test_the_policies_of_the_milestones_are_evaluated_too(
     train: Train, compiled_before: None
 ) -> None:
     asked = workload(learning_rate=0.03)
-    ended = train(workload=asked, env_steps=8 * BATCH)
+    ended = train(workload=asked, env_steps=8 * BATCH, at_milestones=True)
     built = build(asked, TINY, env_steps=8 * BATCH)
     program = compile_training(built, CompileCounter(), jax.devices()[0].platform)
     carry = program.init(jax.random.key(0))
@@ -231,10 +231,12 @@ def test_the_policies_of_the_milestones_are_evaluated_too(
     assert len(set(after)) == 4
 
     # Two updates: the first ends at the half, and is what there is at the quarter.
-    short = train(workload=asked, env_steps=2 * BATCH)
+    short = train(workload=asked, env_steps=2 * BATCH, at_milestones=True)
     earlier = first(short, "done").data["earlier"]
     assert earlier[0] == earlier[1]
     assert earlier[2] == evaluation(short)[0]
+
+    assert first(train(workload=asked, env_steps=2 * BATCH), "done").data["earlier"] == []
 
 
 def test_a_program_over_the_limit_is_refused_before_anything_is_allocated(train: Train) -> None:
