@@ -40,20 +40,20 @@ def main() -> None:
     deliver(document, table_of(document), arguments)
 
 
-def evaluated(row: Row, facts: Mapping[str, Any]) -> float | None:
+def evaluated(row: Row, about: Mapping[str, Any]) -> float | None:
     """Return the mean return of the final policy's evaluation."""
     return None if row.evaluation is None else row.evaluation.mean_return
 
 
-def learned(row: Row, facts: Mapping[str, Any]) -> float | None:
+def learned(row: Row, about: Mapping[str, Any]) -> float | None:
     """Return the mean of all evaluations of the training, None where there is only the last."""
     evaluation = row.evaluation
     if evaluation is None or not evaluation.earlier:
         return None
-    return evaluation.learning_return(statistics.fmean(facts["chance"]["returns"]))
+    return evaluation.learning_return(statistics.fmean(about["chance"]["returns"]))
 
 
-def trained(row: Row, facts: Mapping[str, Any], *, share: float) -> float | None:
+def trained(row: Row, about: Mapping[str, Any], *, share: float) -> float | None:
     """Return the mean training return over the last `share` of the budget; None without any."""
     points = [
         (point.env_steps, value)
@@ -64,7 +64,7 @@ def trained(row: Row, facts: Mapping[str, Any], *, share: float) -> float | None
         return None
     first = round(POINTS * (1 - share))
     return statistics.fmean(
-        interpolate(points, facts["env_steps"] * place / POINTS)
+        interpolate(points, about["env_steps"] * place / POINTS)
         for place in range(first + 1, POINTS + 1)
     )
 

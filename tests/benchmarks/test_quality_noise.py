@@ -29,12 +29,10 @@ def test_a_curve_is_read_at_equal_env_steps() -> None:
         CurvePoint(block=n, env_steps=steps, seconds=1.0, metrics={"mean_return": value})
         for n, (steps, value) in enumerate(((100, 0.0), (300, 8.0), (400, 8.0)))
     )
-    row = replace(row, curve=points)
-    assert trained(row, {"env_steps": 400}, share=0.25) == pytest.approx(8.0)
-    assert trained(row, {"env_steps": 400}, share=0.5) == pytest.approx((8.0 + 6.0) / 2, abs=0.05)
-    assert trained(row, {"env_steps": 400}, share=1.0) == pytest.approx(
-        (0 + 4 * 2 + 8) / 4, abs=0.05
-    )
+    row, about = replace(row, curve=points), {"env_steps": 400}
+    assert trained(row, about, share=0.25) == pytest.approx(8.0)
+    assert trained(row, about, share=0.5) == pytest.approx((8.0 + 6.0) / 2, abs=0.05)
+    assert trained(row, about, share=1.0) == pytest.approx((0 + 4 * 2 + 8) / 4, abs=0.05)
 
 
 def test_every_table_has_every_return() -> None:
