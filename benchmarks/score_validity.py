@@ -9,7 +9,7 @@ repeats at a time, and the other half tells how soon each config truly reached t
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
 configs as the other's do (a score without noise could do better than that). Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
-it does not end at a milestone, or the table has no evaluations there: of a shorter budget it is
+it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
 noisier than a study's. Speed and utilisation are those of the whole run.
 """
 
@@ -83,6 +83,9 @@ def main() -> None:
     """Measure, choose, print and, if asked, write."""
     parser = parser_of(__doc__)
     add_grids(parser)
+    parser.add_argument(
+        "--by-end", action="store_true", help="quality by the final policy's evaluation alone"
+    )
     arguments = parser.parse_args()
     tables = tables_of(parser, arguments)
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
@@ -90,7 +93,8 @@ def main() -> None:
     found: dict[str, dict[Choice, Validity]] = {}
     repeatabilities: dict[str, float | None] = {}
     with ProcessPoolExecutor() as pool:
-        measured = pool.map(partial(measure, shares=shares, candidates=candidates), tables)
+        ask = partial(measure, shares=shares, candidates=candidates, by_end=arguments.by_end)
+        measured = pool.map(ask, tables)
         for table, (worth, highest) in zip(tables, measured, strict=True):
             name = name_of(table)
             found[name], repeatabilities[name] = worth, highest
@@ -111,11 +115,27 @@ def simplex(step: float) -> list[tuple[float, float, float]]:
 
 
 def measure(
-    table: Path, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
+    table: Path,
+    *,
+    shares: Sequence[float],
+    candidates: Sequence[tuple[float, float, float]],
+    by_end: bool,
 ) -> tuple[dict[Choice, Validity], float | None]:
     """Return the validity of each budget and weights on a table, and its repeatability."""
     grid = read_grid(table)
+    if by_end:
+        grid = without_milestones(grid)
     return validities(grid, shares=shares, candidates=candidates), repeatability(grid)
+
+
+def without_milestones(grid: Grid) -> Grid:
+    """Return a table as if policies had been evaluated at their end alone."""
+    rows = [
+        row if row.evaluation is None
+        else replace(row, evaluation=replace(row.evaluation, earlier=()))
+        for row in grid.rows
+    ]  # fmt: skip
+    return Grid(grid.facts, tuple(rows))
 
 
 def repeatability(grid: Grid) -> float | None:
@@ -164,9 +184,10 @@ def _cut_row(row: Row, share: float, env_steps: int) -> Row:
 def _evaluation(row: Row, share: float) -> Evaluation | None:
     """Return what was evaluated up to a share of the budget, None where nothing was at its end."""
     whole = row.evaluation
-    if whole is None or not whole.earlier:
+    if whole is None:
         return None
-    known = dict(zip((*MILESTONES, 1.0), (*whole.earlier, whole.mean_return), strict=True))
+    places = MILESTONES if whole.earlier else ()
+    known = dict(zip((*places, 1.0), (*whole.earlier, whole.mean_return), strict=True))
     if (last := known.get(share)) is None:
         return None
     before = tuple(value for milestone, value in known.items() if milestone < share)

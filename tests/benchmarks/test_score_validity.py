@@ -18,6 +18,7 @@ from score_validity import (
     simplex,
     truth_of,
     validities,
+    without_milestones,
 )
 
 from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
@@ -66,6 +67,8 @@ def test_evaluations_up_to_the_cut_count_where_there_are_any(grid: Grid) -> None
     for share, earlier, last in ((1.0, (0.1, 0.2, 0.3), 0.4), (0.5, (0.1,), 0.2), (0.25, (), 0.1)):
         found = cut(known, share).rows[0].evaluation
         assert found == replace(evaluation, mean_return=last, earlier=earlier)
+    at_its_end = cut(without_milestones(known), 1.0).rows[0].evaluation
+    assert at_its_end == replace(evaluation, earlier=())
     at_no_milestone = cut(known, 0.125).rows[0].evaluation
     assert at_no_milestone is not None
     assert at_no_milestone.earlier == ()
