@@ -34,7 +34,7 @@ from tuner.measurement import Measurement
 from tuner.outcome import Crashed, Interrupted
 from tuner.protocol import RandomRequest, TrainRequest
 from tuner.quality import QualityReferences
-from tuner.references import assess
+from tuner.references import assess, stored_references
 from tuner.workload import config_of, hardware_config
 
 FRESH_PROCESSES = 5
@@ -143,7 +143,7 @@ def _measure_and_judge(
     bench: Bench, config: StudyConfig, profile: Profile, tolerance: float, say: Say
 ) -> Validation:
     measurements: list[Measurement] = []
-    references = _references(profile)
+    references = stored_references(profile.measured)
     at_milestones = references is not None and references.num_evaluations > 1
     budget = _budget(profile)
     for number in range(FRESH_PROCESSES + 1):
@@ -206,16 +206,11 @@ def _judge(profile: Profile, measurements: list[Measurement], tolerance: float) 
 
 def _scores(profile: Profile, measurements: list[Measurement]) -> list[float]:
     """Return the quality scores, judged against the references that the profile was judged by."""
-    references = _references(profile)
+    references = stored_references(profile.measured)
     if references is None:
         return []
     found = [assess(m, references).get_diagnostics()["quality_score"] for m in measurements]
     return [score for score in found if score is not None]
-
-
-def _references(profile: Profile) -> QualityReferences | None:
-    stored = profile.measured.get("quality_references")
-    return QualityReferences(**stored) if isinstance(stored, Mapping) else None
 
 
 def _budget(profile: Profile) -> int:
