@@ -32,6 +32,7 @@ from tuner.ppo.gae import gae
 from tuner.ppo.loss import ppo_loss
 from tuner.ppo.networks import value_of
 from tuner.ppo.rollout import collect_rollout
+from tuner.ppo.rows import narrow_leaves, side_by_side, with_wide_leaves
 from tuner.ppo.shuffle import shuffle
 from tuner.ppo.train import PPO, make_ppo
 from tuner.ppo.types import Batch, Carry, Hyperparams, PPOConfig
@@ -187,8 +188,10 @@ def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
         lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
         Batch(rollout.obs, rollout.action, rollout.log_prob, advantage, target),
     )
-    order = shuffle(key, config.batch_size).reshape(-1, setting.ppo.microbatch)
-    chunks = jax.tree.map(lambda leaf: leaf[order], batch)
+    order = shuffle(key, config.batch_size).reshape(config.num_minibatches, -1)
+    chunks = jax.tree.map(
+        lambda leaf: leaf[order].reshape(-1, setting.ppo.microbatch, *leaf.shape[1:]), batch
+    )
     grads = jax.tree.map(jnp.ones_like, carry.params)
     epochs = config.num_epochs
     return batch, [
@@ -210,19 +213,16 @@ def _part(
 
 
 def _gather_epoch(batch: Batch, order: jax.Array) -> Batch:
-    """Gather every chunk in turn; each overwrites the one before, so that none is left out."""
+    """Gather every minibatch in turn; each overwrites the one before, so that none is left out."""
+    rows = side_by_side(batch)
 
     def gather(last: Batch, indices: jax.Array) -> tuple[Batch, None]:
         del last
-        return _rows(batch, indices), None
+        return with_wide_leaves(narrow_leaves(rows, indices), rows, indices), None
 
-    rows: Batch = jax.lax.scan(gather, _rows(batch, order[0]), order)[0]
-    return rows
-
-
-def _rows(batch: Batch, indices: jax.Array) -> Batch:
-    rows: Batch = jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), batch)
-    return rows
+    first = jax.tree.map(lambda leaf: leaf[: order.shape[1]], batch)
+    minibatch: Batch = jax.lax.scan(gather, first, order)[0]
+    return minibatch
 
 
 def _gradient_epoch(config: PPOConfig) -> Callable[[Carry, Batch], Any]:

@@ -1,40 +1,52 @@
-"""A random order of the batch, as cheap as the hardware allows.
+"""A random order of the batch that costs next to nothing.
 
 Apart from the update because it was a third of it: at 262,144 env-steps on one CPU core
-`jax.random.permutation` took 295 ms, a sort of two operands 107 ms and a sort of one 38 ms. What is
-sorted is hashed rather than drawn: a place in the program that draws takes 0.7 s to compile.
+`jax.random.permutation` took 295 ms and the quickest sort 38 ms. Here each place is computed from
+its number alone, by a cipher over the numbers below the batch size, so that nothing is sorted.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-WORD_BITS = 32
-MIN_RANDOM_BITS = 12
-"""Below this many random bits, ties would keep too much of the original order."""
+ROUNDS = 8
+MIN_HALF = 16
+"""Below this many values in a half of the cipher's numbers, its rounds would mix too little."""
 
 
 def shuffle(key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
     """Return the numbers 0 … size − 1 in random order; the key is consumed.
 
-    Sorts one array of 32-bit words: random high bits over the index in the low bits. Where fewer
-    than 12 bits remain random (above 2²⁰ elements), sorts indices by a full random word instead.
-    The words are the indices, hashed twice under a word of the key each.
+    A Feistel network (Luby and Rackoff, 1988) of eight rounds over `a × b = size` numbers: each is
+    two digits, and each round adds to one of them a hash of the other and of the key. Any such
+    round can be undone, so that every number comes once. Sizes without two factors of 16 or more,
+    small ones among them, are sorted by random words instead.
     """
-    index_bits = (size - 1).bit_length()
     indices = jnp.arange(size, dtype=jnp.uint32)
     first, second = jax.random.key_data(key)[:2]
-    bits = _mix(_mix(indices ^ first) ^ second)
-    if WORD_BITS - index_bits < MIN_RANDOM_BITS:
-        order: Array = jax.lax.sort_key_val(bits, indices, is_stable=False)[1]
-        return order.astype(jnp.int32)
-    low_bits = jnp.uint32((1 << index_bits) - 1)
-    packed = (bits & ~low_bits) | indices
-    order = jax.lax.sort(packed, is_stable=False) & low_bits
-    return order.astype(jnp.int32)
+    half = _factor_nearest_root(size)
+    if half < MIN_HALF:
+        words = _mix(_mix(indices ^ first) ^ second)
+        by_word: Array = jax.lax.sort_key_val(words, indices, is_stable=False)[1]
+        return by_word.astype(jnp.int32)
+    round_keys = _mix(_mix(jnp.arange(ROUNDS, dtype=jnp.uint32) ^ first) ^ second)
+    low, high = indices % half, indices // half
+    low_size, high_size = half, size // half
+    for number in range(ROUNDS):
+        # Of 31 bits, so that the sum has no more than 32.
+        high = (high + (_mix(low ^ round_keys[number]) >> 1)) % high_size
+        low, high, low_size, high_size = high, low, high_size, low_size
+    return (low + low_size * high).astype(jnp.int32)
 
 
-def _mix(words: UInt32[Array, " size"]) -> UInt32[Array, " size"]:
+def _factor_nearest_root(size: int) -> int:
+    """Return the largest factor that is not above the square root."""
+    return next(factor for factor in range(math.isqrt(size), 0, -1) if size % factor == 0)
+
+
+def _mix(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     """Return other words, each bit of which hangs on all bits of one: MurmurHash3's finalizer."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -16,18 +16,57 @@ def test_every_index_comes_once(size: int, seed: int) -> None:
     assert np.array_equal(np.sort(order), np.arange(size))
 
 
-@pytest.mark.parametrize(("size", "num_operands"), [(2**20, 1), (2**20 + 1, 2)])
-def test_one_operand_is_sorted_while_twelve_random_bits_remain(
-    size: int, num_operands: int
-) -> None:
-    jaxpr = jax.make_jaxpr(lambda key: shuffle(key, size))(jax.random.key(0))
-    sorts = [equation for equation in jaxpr.eqns if equation.primitive.name == "sort"]
-    assert [len(equation.invars) for equation in sorts] == [num_operands]
+@pytest.mark.parametrize("size", [256, 512, 16 * 257, 6000, 2**18, 2**20 + 2**10])
+def test_nothing_is_sorted_where_a_size_has_two_large_factors(size: int) -> None:
+    assert "sort" not in str(jax.make_jaxpr(lambda key: shuffle(key, size))(jax.random.key(0)))
+    assert np.array_equal(np.sort(shuffle(jax.random.key(0), size)), np.arange(size))
 
 
-def test_a_large_batch_is_a_permutation_too() -> None:
-    order = shuffle(jax.random.key(0), 2**20 + 1)
-    assert np.array_equal(np.sort(order), np.arange(2**20 + 1))
+@pytest.mark.parametrize("size", [1, 255, 2 * 4099, 2**20 + 7])
+def test_other_sizes_are_sorted(size: int) -> None:
+    assert "sort" in str(jax.make_jaxpr(lambda key: shuffle(key, size))(jax.random.key(0)))
+    assert np.array_equal(np.sort(shuffle(jax.random.key(0), size)), np.arange(size))
+
+
+@pytest.mark.parametrize("size", [256, 16 * 257])
+def test_minibatches_are_drawn_as_without_replacement(size: int) -> None:
+    # Statistics of 2,000 shuffles against those of a random permutation; each is allowed five
+    # standard errors. What a batch's neighbours are, an environment's next row or another
+    # environment's, lies any distance apart.
+    times, parts = 2000, 4
+    keys = jax.random.split(jax.random.key(1), times)
+    orders = np.asarray(jax.jit(jax.vmap(lambda key: shuffle(key, size)))(keys))
+    places = np.argsort(orders, axis=1)
+    part = places // (size // parts)
+    rows = size // parts
+    # Of the first quarter of the rows, so many are in the first minibatch: hypergeometric.
+    counts = (part[:, :rows] == 0).sum(axis=1)
+    variance = rows / parts * (1 - 1 / parts) * (size - rows) / (size - 1)
+    assert abs(counts.mean() - rows / parts) < 5 * np.sqrt(variance / times)
+    assert counts.var() / variance == pytest.approx(1, abs=5 * np.sqrt(2 / times))
+    together = (rows - 1) / (size - 1)
+    for distance in (1, 2, 16, size // 16, size // 2):
+        pairs = (part[:, distance:] == part[:, :-distance]).mean(axis=1)
+        assert abs(pairs.mean() - together) < 5 * pairs.std() / np.sqrt(times)
+        expected = np.sqrt(together * (1 - together) / (size - distance))
+        assert pairs.std() / expected == pytest.approx(1, abs=0.1)
+    # As many rows stay where they were, and as many pairs change their order, as by chance.
+    assert abs((orders == np.arange(size)).sum(axis=1).mean() - 1) < 5 / np.sqrt(times)
+    descents = (orders[:, 1:] < orders[:, :-1]).sum(axis=1)
+    assert abs(descents.mean() - (size - 1) / 2) < 5 * np.sqrt((size + 1) / 12 / times)
+
+
+def test_two_places_are_filled_independently() -> None:
+    # 200,000 shuffles of 256: all 65,280 pairs of the first two places are alike likely.
+    counts = np.zeros((256, 256), np.int64)
+    first_two = jax.jit(jax.vmap(lambda key: shuffle(key, 256)[:2]))
+    for seed in range(20):
+        found = np.asarray(first_two(jax.random.split(jax.random.key(seed), 10_000)))
+        np.add.at(counts, (found[:, 0], found[:, 1]), 1)
+    pairs = counts[~np.eye(256, dtype=bool)]
+    expected, freedom = 200_000 / len(pairs), len(pairs) - 1
+    chi_square = ((pairs - expected) ** 2 / expected).sum()
+    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
 
 
 def test_every_position_is_equally_likely() -> None:
