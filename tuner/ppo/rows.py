@@ -5,6 +5,7 @@ cache: every leaf that is gathered by itself is waited for once a row. So the na
 row are laid side by side first.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,8 @@ from jaxtyping import Array, Int, Shaped, UInt32
 from tuner.ppo.types import Batch
 
 NARROW = 16
-"""Up to so many numbers of a row are laid beside the others: the row of a cache holds as many."""
+"""A leaf of up to so many 4-byte numbers a row is laid beside the others: a cache line holds as
+many. More would cost the memory of another copy and gain little."""
 
 
 class Rows(NamedTuple):
@@ -41,7 +43,7 @@ def narrow_leaves(rows: Rows, indices: Int[Array, " M"]) -> Batch:
     first = 0
     for name, leaf in rows.batch._asdict().items():
         if leaf is not None and _is_narrow(leaf):
-            last = first + leaf[0].size
+            last = first + math.prod(leaf.shape[1:])
             numbers = jax.lax.bitcast_convert_type(words[:, first:last], leaf.dtype)
             found[name] = numbers.reshape(-1, *leaf.shape[1:])
             first = last
@@ -59,7 +61,7 @@ def with_wide_leaves(narrow: Batch, rows: Rows, indices: Int[Array, " M"]) -> Ba
 
 
 def _is_narrow(leaf: Array) -> bool:
-    return leaf.dtype.itemsize == 4 and leaf[0].size <= NARROW
+    return leaf.dtype.itemsize == 4 and math.prod(leaf.shape[1:]) <= NARROW
 
 
 def _gather(leaf: Shaped[Array, "N ..."], indices: Int[Array, " M"]) -> Shaped[Array, "M ..."]:
