@@ -1,4 +1,4 @@
-"""A batch whose rows are gathered at random with one access to memory, where that can be.
+"""A batch whose narrow leaves are gathered together: one gather for all of them.
 
 Apart from the update because it is a matter of speed alone. A shuffled batch is larger than a
 cache: every leaf that is gathered by itself is waited for once a row. So the narrow leaves of a

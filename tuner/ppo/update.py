@@ -118,8 +118,9 @@ def minibatch_gradient(
     """Return the gradient of the mean loss over the rows `indices`, and the loss's parts.
 
     Advantages are normalised over the whole minibatch first; the gradient is then the mean of the
-    gradients of equal chunks of `microbatch_size(config)` rows, which is the same number. What is
-    wide of a row is gathered chunk by chunk, so that a small `microbatch` saves its memory too.
+    gradients of equal chunks of `microbatch_size(config)` rows, which is the same number. Wide
+    leaves are gathered chunk by chunk; the narrow ones of the whole minibatch are held at once,
+    which no `microbatch` lowers.
     """
     minibatch = narrow_leaves(rows, indices)
     minibatch = minibatch._replace(advantage=_normalise(minibatch.advantage))
