@@ -32,7 +32,7 @@ from tuner.ppo.gae import gae
 from tuner.ppo.loss import ppo_loss
 from tuner.ppo.networks import value_of
 from tuner.ppo.rollout import collect_rollout
-from tuner.ppo.rows import narrow_leaves, side_by_side, with_wide_leaves
+from tuner.ppo.rows import Rows, narrow_leaves, side_by_side, with_wide_leaves
 from tuner.ppo.shuffle import shuffle
 from tuner.ppo.train import PPO, make_ppo
 from tuner.ppo.types import Batch, Carry, Hyperparams, PPOConfig
@@ -198,7 +198,8 @@ def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
         _part("rollout", collect, (carry, key)),
         _part("advantage", advantages, (carry, envs.obs, rollout)),
         _part("shuffle", lambda key: shuffle(key, config.batch_size), (key,), times=epochs),
-        _part("gather", _gather_epoch, (batch, order), times=epochs),
+        _part("side_by_side", side_by_side, (batch,)),
+        _part("gather", _gather_epoch, (side_by_side(batch), order), times=epochs),
         _part("forward_backward", _gradient_epoch(config), (carry, chunks), times=epochs),
         _part("optimiser", _optimiser_epoch(config), (carry, grads), times=epochs),
     ]
@@ -212,15 +213,14 @@ def _part(
     return Part(name, lambda: jax.block_until_ready(compiled(*arguments)), times)
 
 
-def _gather_epoch(batch: Batch, order: jax.Array) -> Batch:
+def _gather_epoch(rows: Rows, order: jax.Array) -> Batch:
     """Gather every minibatch in turn; each overwrites the one before, so that none is left out."""
-    rows = side_by_side(batch)
 
     def gather(last: Batch, indices: jax.Array) -> tuple[Batch, None]:
         del last
         return with_wide_leaves(narrow_leaves(rows, indices), rows, indices), None
 
-    first = jax.tree.map(lambda leaf: leaf[: order.shape[1]], batch)
+    first = jax.tree.map(lambda leaf: leaf[: order.shape[1]], rows.batch)
     minibatch: Batch = jax.lax.scan(gather, first, order)[0]
     return minibatch
 

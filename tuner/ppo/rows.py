@@ -27,7 +27,7 @@ class Rows(NamedTuple):
 
 
 def side_by_side(batch: Batch) -> Rows:
-    """Return the batch with its narrow leaves side by side."""
+    """Return a batch `[N, …]` with its narrow leaves side by side, which takes a copy of them."""
     words = [
         jax.lax.bitcast_convert_type(leaf.reshape(leaf.shape[0], -1), jnp.uint32)
         for leaf in batch
@@ -37,7 +37,7 @@ def side_by_side(batch: Batch) -> Rows:
 
 
 def narrow_leaves(rows: Rows, indices: Int[Array, " M"]) -> Batch:
-    """Return the narrow leaves of some rows; the others are None."""
+    """Return the narrow leaves, `[M, …]`, of some rows; the others are None."""
     words = _gather(rows.words, indices)
     found: dict[str, Any] = dict.fromkeys(Batch._fields)
     first = 0
@@ -51,7 +51,7 @@ def narrow_leaves(rows: Rows, indices: Int[Array, " M"]) -> Batch:
 
 
 def with_wide_leaves(narrow: Batch, rows: Rows, indices: Int[Array, " M"]) -> Batch:
-    """Return the rows whose narrow leaves these are, complete."""
+    """Return the rows `[M, …]` whose narrow leaves these are, complete."""
     wide = {
         name: _gather(leaf, indices)
         for name, leaf in rows.batch._asdict().items()

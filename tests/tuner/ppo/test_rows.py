@@ -30,6 +30,9 @@ BATCHES = {
     "narrow": batch_of((4,)),
     "wide": batch_of((10, 10, 4)),
     "as wide as may be": batch_of((NARROW,)),
+    "too wide": batch_of((NARROW + 1,)),
+    "one number": batch_of(()),
+    "half as precise": batch_of((4,), obs=jnp.ones((SIZE, 4), jnp.bfloat16)),
     "bytes, a mask": batch_of((6,), obs=jnp.ones((SIZE, 6), bool), mask=jnp.ones((SIZE, 4), bool)),
     "a box, old values": batch_of(
         (2, 3), action=jnp.ones((SIZE, 3), jnp.float32), value=jnp.arange(SIZE) * 0.5
@@ -55,7 +58,10 @@ def test_narrow_leaves_leave_out_what_is_wide() -> None:
     assert narrow.advantage.shape == (len(INDICES),)
 
 
-@pytest.mark.parametrize(("case", "gathers"), [("narrow", 1), ("wide", 2), ("bytes, a mask", 3)])
+@pytest.mark.parametrize(
+    ("case", "gathers"),
+    [("narrow", 1), ("as wide as may be", 1), ("too wide", 2), ("wide", 2), ("bytes, a mask", 3)],
+)
 def test_narrow_leaves_are_gathered_at_once(case: str, gathers: int) -> None:
     jaxpr = jax.make_jaxpr(rows_of)(BATCHES[case])
     assert str(jaxpr).count(" gather[") == gathers

@@ -22,7 +22,7 @@ def test_nothing_is_sorted_where_a_size_has_two_large_factors(size: int) -> None
     assert np.array_equal(np.sort(shuffle(jax.random.key(0), size)), np.arange(size))
 
 
-@pytest.mark.parametrize("size", [1, 255, 2 * 4099, 2**20 + 7])
+@pytest.mark.parametrize("size", [1, 255, 2 * 4099, 16 * 22_003, 2**20 + 7])
 def test_other_sizes_are_sorted(size: int) -> None:
     assert "sort" in str(jax.make_jaxpr(lambda key: shuffle(key, size))(jax.random.key(0)))
     assert np.array_equal(np.sort(shuffle(jax.random.key(0), size)), np.arange(size))
