@@ -176,22 +176,28 @@ def in_words(document: dict[str, Any]) -> str:
     lines = [
         f"`balanced` of studies of {settings['budget']} each, then measured {settings['repeats']} "
         f"times beside each other; {settings['env']}, {settings['env_steps']} env-steps each; "
-        f"scores within {document['tie'] or 0.0:.3f} are tied",
+        + (
+            "how wide a tie is is not known"
+            if document["tie"] is None
+            else f"scores within {document['tie']:.3f} are tied"
+        ),
         f"{'sampler':12s} {'seed':>4s} {'trials':>6s}  {'config':22s} {'score':>6s} "
         f"{'quality':>7s} {'env-steps/s':>12s} {'util %':>6s}",
         f"{'(baseline)':12s} {'':4s} {'':6s}  " + _row(baseline),
     ]
-    by_sampler: dict[str, list[float]] = {}
+    by_sampler: dict[str, list[dict[str, Any]]] = {}
     for row in document["searches"]:
-        by_sampler.setdefault(row["sampler"], []).append(row["final_score"] or 0.0)
+        by_sampler.setdefault(row["sampler"], []).append(row)
         lines.append(
             f"{row['sampler']:12s} {row['seed']:4d} {row['trials']:6d}  " + _row(row)
             + ("" if row["is_exported"] else "  (nothing exported)")
         )  # fmt: skip
-    for sampler, scores in by_sampler.items():
+    for sampler, rows in by_sampler.items():
+        scores = [row["final_score"] or 0.0 for row in rows]
         lines.append(
             f"{sampler}: score {statistics.fmean(scores):.3f} on average, "
-            f"{min(scores):.3f} to {max(scores):.3f} over {len(scores)} seeds"
+            f"{min(scores):.3f} to {max(scores):.3f} over {len(scores)} seeds, which chose "
+            f"{len({row['config'] for row in rows})} different configs"
         )
     return "\n".join(lines)
 

@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/ppo_pieces.py --out benchmarks/results/<device>
     .venv/bin/python benchmarks/ppo_pieces.py --quick
 
-Layers of 64, float32, on one pinned CPU core; the least CPU time of each, both in turns. Elsewhere
-than on a CPU there is nothing to compare: PPO leaves them to the compiler there.
+Layers of 64, float32, and shuffles of batches beside `jax.random.permutation`, on one pinned CPU
+core; the least CPU time of each, both in turns. Elsewhere than on a CPU there is little to compare:
+PPO leaves layers to the compiler there.
 """
 
 import os
@@ -27,10 +28,13 @@ from tuner.ppo.affine import (
     kernel_gradient,
     matmul,
 )
+from tuner.ppo.shuffle import shuffle
 
 WIDTH = 64
 ROWS = (4, 128, 1024)
 """As a step of 4 environments has, a small minibatch, and a chunk of a large one."""
+BATCHES = (512, 8_192, 65_536)
+"""Env-steps that are shuffled: those of 4, 64 and 512 environments of 128 steps."""
 TURNS = 5
 BUDGET_S = 0.2
 """Of one measurement of one piece in one turn."""
@@ -50,6 +54,7 @@ def main() -> None:
     os.sched_setaffinity(0, {core})
     turns = 1 if arguments.quick else TURNS
     found = [{"rows": rows} | measure(piece, turns) for rows in ROWS for piece in pieces(rows)]
+    found += [{"rows": rows} | measure(shuffle_of(rows), turns) for rows in BATCHES]
     document = facts(device) | {"pinned_to_core": core, "pieces": found}
     deliver(document, table_of(document), arguments)
 
@@ -84,6 +89,19 @@ def pieces(rows: int) -> list[Piece]:
         )
         for n in (1, 2, 4, NARROW)
     ]
+
+
+def shuffle_of(rows: int) -> Piece:
+    """Return a batch's random order, whose key is made of the number that changes in the loop."""
+
+    def with_key(order: Callable[[jax.Array, int], jax.Array]) -> Callable[..., jax.Array]:
+        def ordered(number: jax.Array) -> jax.Array:
+            seed = jax.lax.bitcast_convert_type(number[0, 0], jnp.uint32)
+            return order(jax.random.key(seed), rows)
+
+        return ordered
+
+    return "shuffle", with_key(shuffle), with_key(jax.random.permutation), ((1, 1),)
 
 
 def measure(piece: Piece, turns: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summ
 from replay_half import Half
 from replay_judge import Judge, both_ways
 from replay_methods import METHODS
+from replay_priors import LEFT_OUT, left_out
 from replay_study import Method, replay
 from replay_tables import NULLS
 from replay_words import in_words
@@ -41,13 +42,17 @@ DRAWS = 4
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One method on one table, over some seeds; of a null table each job has a draw of its own."""
+    """One method on one table, over some seeds; of a null table each job has a draw of its own.
+
+    `others` are all other tables, which `structured_left_out` takes its expectations from.
+    """
 
     table: Path
     null: str | None
     method: str
     seeds: tuple[int, ...]
     draw: int
+    others: tuple[Path, ...]
 
     @property
     def name(self) -> str:
@@ -67,7 +72,7 @@ def main() -> None:
     tables = tables_of(parser, arguments)
     document = facts(this_device()) | run_all(
         tables,
-        chosen_methods(parser, arguments.methods),
+        chosen_methods(parser, arguments.methods, len(tables)),
         seeds=4 if arguments.quick else arguments.seeds,
         nulls=tuple(NULLS) if arguments.nulls else (),
     )
@@ -78,11 +83,13 @@ def main() -> None:
         plot(document, arguments.out / "replay.svg")
 
 
-def chosen_methods(parser: argparse.ArgumentParser, names: str) -> list[str]:
+def chosen_methods(parser: argparse.ArgumentParser, names: str, num_tables: int) -> list[str]:
     """Return the methods that were asked for."""
-    wanted = names.split(",")
-    if unknown := [name for name in wanted if name not in METHODS]:
-        parser.error(f"--methods must be of {', '.join(METHODS)}, but got {', '.join(unknown)}")
+    wanted, known = names.split(","), (*METHODS, LEFT_OUT)
+    if unknown := [name for name in wanted if name not in known]:
+        parser.error(f"--methods must be of {', '.join(known)}, but got {', '.join(unknown)}")
+    if LEFT_OUT in wanted and num_tables < 2:
+        parser.error(f"{LEFT_OUT} must have two tables, but got {num_tables}: record another one")
     return wanted
 
 
@@ -93,7 +100,7 @@ def run_all(
     # Seeds come in pairs, one for each half, so that every draw of a null is searched both ways.
     chunks = [tuple(seed for seed in range(seeds) if seed // 2 % DRAWS == i) for i in range(DRAWS)]
     jobs = [
-        Job(table, null, method, chunk, draw)
+        Job(table, null, method, chunk, draw, tuple(t for t in tables if t != table))
         for table, null, method, (draw, chunk) in itertools.product(
             tables, (None, *nulls), methods, tuple(enumerate(chunks))
         )
@@ -154,9 +161,12 @@ def run_job(job: Job) -> list[dict[str, Any]]:
         grid = NULLS[job.null](grid, job.draw)
     ways = both_ways(grid)
     table = (job.name, job.draw if job.null else 0)
+    if job.method == LEFT_OUT:
+        method = left_out([read_grid(other) for other in job.others])
+    else:
+        method = METHODS[job.method]
     return [
-        {"place": (table, seed % 2)} | run_seed(METHODS[job.method], *ways[seed % 2], seed)
-        for seed in job.seeds
+        {"place": (table, seed % 2)} | run_seed(method, *ways[seed % 2], seed) for seed in job.seeds
     ]
 
 

@@ -58,7 +58,8 @@ def of_profile(
     if not told:
         return {"judged": 0}
     places = [r["place"] for r in told]
-    reached = sorted(known_of(r["share_to_near"][profile] for r in told))
+    near = [(share, share * r["device_s"]) for r in told if (share := r["share_to_near"][profile])]
+    shares, seconds = (sorted(values) for values in zip(*near, strict=True)) if near else ([], [])
     regrets = {share: [r["regrets"][share][profile] for r in told] for share in map(str, SHARES)}
     return {
         "judged": len(told),
@@ -67,14 +68,12 @@ def of_profile(
                 "mean": mean_of(values, places),
                 "median": statistics.median(values),
                 "success": mean_of([float(value <= GOOD) for value in values], places),
+                "success_by_half": by_half([float(value <= GOOD) for value in values], places),
             }
             for share, values in regrets.items()
         },
-        "share_to_5pct": {
-            "median": _rank(reached, 0.5, len(told)),
-            "p90": _rank(reached, 0.9, len(told)),
-            "never": len(told) - len(reached),
-        },
+        "share_to_5pct": _ranks(shares, len(told)),
+        "device_s_to_5pct": _ranks(seconds, len(told)),
         "p_score": p_score(profile, told, random),
         "path": [
             [share, statistics.fmean(at)]
@@ -124,14 +123,36 @@ def mean_of(values: Sequence[float], places: Sequence[Place]) -> dict[str, float
 def p_score(
     profile: str, found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]
 ) -> float | None:
-    """Return how far a search is from random (0) to the optimum at once (1), over time."""
-    gains = []
+    """Return how far a search is from random (0) to the optimum at once (1), over time.
+
+    1 − Σ ours / Σ random, of the mean regrets at all times that both know; None where random has
+    none.
+    """
+    pairs = []
     for index in range(POINTS):
         ours = known_of(r["paths"][profile][index] for r in found)
         theirs = known_of(r["paths"][profile][index] for r in random)
-        if ours and theirs and (mean := statistics.fmean(theirs)) > 0:
-            gains.append((mean - statistics.fmean(ours)) / mean)
-    return statistics.fmean(gains) if gains else None
+        if ours and theirs:
+            pairs.append((statistics.fmean(ours), statistics.fmean(theirs)))
+    ours_total, total = (sum(side) for side in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+    return 1 - ours_total / total if total > 0 else None
+
+
+def by_half(values: Sequence[float], places: Sequence[Place]) -> list[float]:
+    """Return the mean of each half of each table, in their order: what an interval is made of."""
+    groups: dict[Place, list[float]] = {}
+    for value, place in zip(values, places, strict=True):
+        groups.setdefault(place, []).append(value)
+    return [statistics.fmean(groups[place]) for place in sorted(groups, key=str)]
+
+
+def _ranks(ordered: Sequence[float], number: int) -> dict[str, Any]:
+    """Return median and 90th percentile of `number` replays, of which some never came near."""
+    return {
+        "median": _rank(ordered, 0.5, number),
+        "p90": _rank(ordered, 0.9, number),
+        "never": number - len(ordered),
+    }
 
 
 def _rank(ordered: Sequence[float], share: float, number: int) -> float | None:

@@ -46,7 +46,8 @@ class Clock:
 class TableBench:
     """Answers as a bench would, from a table; each seed draws a config's repeats in its own order.
 
-    A config that is measured more often than it was recorded gets the same rows again.
+    A repeat that was not recorded is not made: the same figures again would pass for those of
+    another seed. What crashed is tried again, and the baseline calibrated, on what there is.
     """
 
     def __init__(self, half: Half, clock: Clock, *, seed: int) -> None:
@@ -80,11 +81,13 @@ class TableBench:
     ) -> Measurement:
         """Return what was recorded, and let its device-seconds pass."""
         rows, times = self._order[order.config], self._times.get(order.config, 0)
-        self._running = rows[times % len(rows)]
-        self._times[order.config] = times + 1
-        row = self._running
+        row = rows[times % len(rows)]
         record = replace(row.record, trial=order.trial, replicate=order.replicate)
         measurement = replace(row, record=record)
+        if order.trial > 0 and order.replicate > 0 and times >= len(rows):
+            return _stopped(measurement, "it was not recorded more often", duration=0.0)
+        self._running = row
+        self._times[order.config] = times + 1
         cost_s = self._half.cost_s(row, is_first=times == 0)
         phases = record.phases | {"compile": self._half.compiles_s(row, times == 0)}
         for number, point in enumerate(row.curve, start=1):
@@ -94,7 +97,8 @@ class TableBench:
                 break
         left_s = math.inf if give_up_at is None else max(0.0, give_up_at - self._clock.now_s)
         if cost_s > left_s:
-            measurement, cost_s = _stopped(measurement), left_s
+            kept_for = "as in a study: the time that is left is kept for the profiles"
+            measurement, cost_s = _stopped(measurement, kept_for, duration=left_s), left_s
         self._clock.now_s += cost_s
         record = replace(measurement.record, duration=cost_s, phases=phases)
         return replace(measurement, record=record)
@@ -307,11 +311,16 @@ def _event(point: CurvePoint) -> Event:
     return Event("block", 0.0, {name: getattr(point, name) for name in names})
 
 
-def _stopped(measurement: Measurement) -> Measurement:
-    """Return a measurement that reached into the time that is kept for finalists."""
-    outcome = Interrupted("as in a study: the time that is left is kept for the profiles")
+def _stopped(measurement: Measurement, reason: str, *, duration: float) -> Measurement:
+    """Return a measurement that was ended, or not begun, and tells nothing."""
+    outcome = Interrupted(reason)
     record = replace(
-        measurement.record, status=outcome.status, reason=outcome.reason, mean_return=None, sps=None
+        measurement.record,
+        status=outcome.status,
+        reason=reason,
+        duration=duration,
+        mean_return=None,
+        sps=None,
     )
     return replace(
         measurement, record=record, curve=(), throughput=None, evaluation=None, outcome=outcome

@@ -13,10 +13,15 @@ from tuner.space import HardwareConfig
 
 
 def shuffled(grid: Grid, seed: int) -> Grid:
-    """Return a table whose measurements belong to configs at random: nothing can be learned."""
-    configs = sorted({row.config for row in grid.rows})
+    """Return a table whose measurements belong to configs at random: nothing can be learned.
+
+    The baseline keeps its own, which calibrate a study.
+    """
+    baseline = _baseline(grid)
+    configs = sorted({row.config for row in grid.rows} - {baseline})
     other = dict(zip(configs, random.Random(seed).sample(configs, len(configs)), strict=True))
-    return replace(grid, rows=tuple(_as_of(row, other[row.config]) for row in grid.rows))
+    rows = (_as_of(row, other.get(row.config, baseline)) for row in grid.rows)
+    return replace(grid, rows=tuple(rows))
 
 
 def flat(grid: Grid, seed: int, deviation: float = 0.03) -> Grid:
@@ -59,16 +64,31 @@ def infeasible(grid: Grid, seed: int, share: float = 0.4) -> Grid:
 
 
 def noisy(grid: Grid, seed: int, deviation: float = 0.1) -> Grid:
-    """Return a table whose speeds vary by another 10 % from measurement to measurement."""
+    """Return a table whose speeds, and returns, vary by another 10 % between measurements."""
     draws = random.Random(seed)
 
-    def slowed(row: Row) -> Row:
-        factor = max(0.5, draws.gauss(1.0, deviation))
-        curve = tuple(replace(point, seconds=point.seconds * factor) for point in row.curve)
-        sps = None if row.record.sps is None else row.record.sps / factor
-        return replace(row, record=replace(row.record, sps=sps), curve=curve)
+    def disturbed(row: Row) -> Row:
+        slower, luck = max(0.5, draws.gauss(1.0, deviation)), draws.gauss(1.0, deviation)
+        record, evaluation = row.record, row.evaluation
+        if record.sps is not None and record.window_s is not None:
+            longer_s = record.window_s * (slower - 1)
+            record = replace(
+                record,
+                sps=record.sps / slower,
+                window_s=record.window_s + longer_s,
+                duration=None if record.duration is None else record.duration + longer_s,
+            )
+        if evaluation is not None:
+            record = replace(record, mean_return=evaluation.mean_return * luck)
+            evaluation = replace(
+                evaluation,
+                mean_return=evaluation.mean_return * luck,
+                earlier=tuple(v and v * luck for v in evaluation.earlier),
+            )
+        curve = tuple(replace(point, seconds=point.seconds * slower) for point in row.curve)
+        return Row(record, curve, evaluation)
 
-    return replace(grid, rows=tuple(map(slowed, grid.rows)))
+    return replace(grid, rows=tuple(map(disturbed, grid.rows)))
 
 
 NULLS: dict[str, Callable[[Grid, int], Grid]] = {

@@ -32,8 +32,9 @@ def in_words(document: dict[str, Any]) -> str:
             + "   of as many trials, were the highest score exported"
         )
     lines += [
-        f"within 10 % and trials, the baseline among them: at {SHARES[-1]:.0%}; to 5 %: share of "
-        f"the table until that is first reached, before finalists (never: not by {LONGEST:.0%})",
+        f"within 10 % (of the gap from the median config to the best) and trials, the baseline "
+        f"among them: at {SHARES[-1]:.0%}; to 5 %: share of the table until that is first reached, "
+        f"before finalists (never: not by {LONGEST:.0%})",
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
         "tables, halves and seeds; of one table little more than the range of its halves",
     ]
@@ -46,9 +47,15 @@ def in_words(document: dict[str, Any]) -> str:
     lines += ["", _heading("profile")]
     for profile in PROFILE_NAMES[1:]:
         lines += [_row(profile, m, found[profile]) for m, found in document["methods"].items()]
-    lines += ["", _heading("table, balanced")]
+    lines += [
+        "",
+        _heading("table, balanced") + "  each half searched; seconds to 5 %: median, 90 %",
+    ]
     for name, methods in document["tables"].items():
-        lines += [_row(name, method, found["balanced"]) for method, found in methods.items()]
+        lines += [
+            _row(name, method, found["balanced"]) + _detail(found["balanced"])
+            for method, found in methods.items()
+        ]
     lines.append("")
     for name, told in document["noise"].items():
         good = ["all tied" if n is None else str(n) for n in told["good"]]
@@ -74,6 +81,15 @@ def _row(what: str, method: str, told: dict[str, Any]) -> str:
         f"{what:26s} {method:20s} {_regret(told, str(SHARES[-1])):>18s} {_success(told):>12s} "
         f"{_to_near(told):>8s} {_number(told.get('p_score')):>6s} {told['judged']:7d}"
     )
+
+
+def _detail(told: dict[str, Any]) -> str:
+    """Return how often the search of each half came within 10 %, and its device-seconds to 5 %."""
+    if not told["judged"]:
+        return ""
+    halves = " ".join(f"{v:.0%}" for v in told["regret"][str(SHARES[-1])]["success_by_half"])
+    seconds = [told["device_s_to_5pct"][rank] for rank in ("median", "p90")]
+    return f"  {halves:>9s}; " + ", ".join("never" if s is None else f"{s:,.0f}" for s in seconds)
 
 
 def _regret(told: dict[str, Any], share: str) -> str:

@@ -1,7 +1,8 @@
-"""The end of a study: each config that would become a profile is measured once more, then exported.
+"""The end of a study: what would become a profile is measured once more, then exported.
 
-The winner of a search is partly lucky. A fresh process with another seed tells how much, and what a
-profile expects is the mean over both.
+The winner of a search is partly lucky, and who came close may only have had less luck. A fresh
+process with another seed tells how much, for the chosen configs and for those that may truly score
+as high. What a profile expects is the mean over both.
 """
 
 import datetime
@@ -22,6 +23,7 @@ from tuner.goal import objective_of
 from tuner.kept_learning import KEPT, MEASURED_KEY, ORIGIN, SOURCE, TRAININGS, learnings
 from tuner.outcome import Crashed, Interrupted
 from tuner.probe import reach, sps_per_reach
+from tuner.profile_rules import contenders
 from tuner.profiles import (
     LEARNING_RATES,
     TRANSFERRED_FROM,
@@ -41,9 +43,12 @@ from tuner.workload import workload_facts
 
 GPU_SOURCES = ("gpm", "nvml")
 ENOUGH_REPLICATES = 2
+"""Of a config that is chosen, or may truly score highest: then what is closer than ε is tied."""
+MOST_CONTENDERS = 2
+"""Configs beside the chosen ones that are measured again at once, those with the best scores."""
 MAX_ATTEMPTS = 4
 """A config whose measurements are disturbed again and again is exported with what there is."""
-MAX_ROUNDS = 5
+MAX_ROUNDS = 8
 """A measurement can move the choice to another config; after so many moves it is left there."""
 
 
@@ -92,22 +97,24 @@ def tie_width(records: Sequence[TrialRecord]) -> float | None:
 
 
 def confirm(session: Session) -> list[str]:
-    """Measure each chosen config once more, until every chosen one has been; return reservations.
+    """Measure again until each chosen config, and each that may truly score as high, has been.
 
-    Ends early, saying so, when the budget or the user's patience does.
+    In rounds: the chosen ones; once they stay chosen, those close behind. Ends early when the
+    budget or the user's patience does; reservations are returned where a chosen one was not
+    measured again.
     """
     for _ in range(MAX_ROUNDS):
         pending = unconfirmed(session)
-        if not pending:
-            return []
-        for summary in pending:
+        for summary in pending or close_behind(session):
             left = session.time_left_s()
             if session.bench.interrupts.count:
-                return ["not measured again: the study was interrupted"]
+                return ["not measured again: the study was interrupted"] if pending else []
             if left is not None and left < expected_again_s(session.records()):
-                return ["not measured again: the budget was spent"]
+                return ["not measured again: the budget was spent"] if pending else []
             _measure_again(session, summary)
-    return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]
+    if unconfirmed(session):
+        return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]
+    return []
 
 
 def export(session: Session, directory: Path, *, reservations: Sequence[str] = ()) -> list[Path]:
@@ -157,6 +164,27 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
     Raises:
         ExportRefused: see `contest_of`.
     """
+    chosen = {c.summary.config: c.summary for c in choose(_contest(session)).values()}
+    return _measured_once(session, list(chosen.values()))
+
+
+def close_behind(session: Session) -> list[ConfigSummary]:
+    """Return those that may truly score highest, rest on one measurement and are not chosen.
+
+    At most `MOST_CONTENDERS`, the best scores first.
+
+    Raises:
+        ExportRefused: see `contest_of`.
+    """
+    contest = _contest(session)
+    chosen = {choice.summary.config for choice in choose(contest).values()}
+    close = [candidate.summary for candidate in contenders(contest.front, contest.rules)]
+    others = [summary for summary in close if summary.config not in chosen]
+    return _measured_once(session, others)[:MOST_CONTENDERS]
+
+
+def _measured_once(session: Session, summaries: Sequence[ConfigSummary]) -> list[ConfigSummary]:
+    """Return those with too few measurements that count, unless more of them came to nothing."""
     attempts: dict[int, int] = {}
     crashed: set[int] = set()
     for record in session.records():
@@ -164,10 +192,9 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
             crashed.add(record.trial)  # a first crash is no verdict on the config
         elif record.status != Interrupted.status:
             attempts[record.trial] = attempts.get(record.trial, 0) + 1
-    chosen = {c.summary.config: c.summary for c in choose(_contest(session)).values()}
     return [
         s
-        for s in chosen.values()
+        for s in summaries
         if s.replicates < ENOUGH_REPLICATES and attempts.get(s.trial, 0) < MAX_ATTEMPTS
     ]
 
@@ -175,12 +202,12 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
 def num_finalists(session: Session, *, others: int) -> int:
     """Return how many configs are expected to be measured once more, after one more trial.
 
-    Those that are chosen now and rest on one measurement, and the trial's own. What is kept of a
-    budget for more than these is lost to the search; a choice that moves further, or a finalist
-    that takes longer than most, may find too little left and rest on one measurement. `FINALISTS`
-    where `others`, a number of workers, measure meanwhile, where nothing can be chosen yet, and
-    while there is time for them and the longest trial: choosing takes a second among thousands of
-    records.
+    Those that are chosen now and rest on one measurement, and the trial's own; those close behind
+    take the time that is left over. What is kept of a budget for more than these is lost to the
+    search; a choice that moves further, or a finalist that takes longer than most, may find too
+    little left and rest on one measurement. `FINALISTS` where `others`, a number of workers,
+    measure meanwhile, where nothing can be chosen yet, and while there is time for them and the
+    longest trial: choosing takes a second among thousands of records.
     """
     left_s, records = session.time_left_s(), session.records()
     most_s = finalists_reserve_s(records, FINALISTS) + session.config.timeout

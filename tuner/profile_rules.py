@@ -83,6 +83,21 @@ def util_limit_of(candidates: Sequence[Candidate], *, util_is_gpu: bool) -> floa
     return BUSY_SHARE * max(utils)
 
 
+def contenders(candidates: Sequence[Candidate], rules: Rules) -> list[Candidate]:
+    """Return those whose true score may be the highest, the one with the best score first.
+
+    ε is two standard deviations of one measurement, so that two means over n and m measurements
+    can be told apart where they differ by more than ε · √(1/n + 1/m).
+    """
+    best = max(candidates, key=lambda c: (c.objective, -c.summary.trial))
+
+    def may_be_better(other: Candidate) -> bool:
+        share = math.sqrt(1 / other.summary.replicates + 1 / best.summary.replicates)
+        return best.objective - other.objective <= rules.epsilon * share
+
+    return sorted(filter(may_be_better, candidates), key=lambda c: (-c.objective, c.summary.trial))
+
+
 def pick_balanced(candidates: Sequence[Candidate], rules: Rules) -> Pick:
     """Return the best composite; among those within ε the fastest, or the lightest as fast.
 

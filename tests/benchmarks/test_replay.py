@@ -16,12 +16,15 @@ from replay_half import Half, halves
 from replay_judge import Judge, both_ways
 from replay_methods import METHODS
 from replay_plot import plot
+from replay_priors import LEFT_OUT, fitted, slopes_of
 from replay_study import Method, NoHeartbeat, calibrated, exported, replay
 from replay_tables import NULLS
 from replay_words import in_words
 
 from tests.benchmarks.made_up_grid import made_up_grid
-from tuner.finalists import confirm, num_finalists
+from tuner.aggregate import hardware_of
+from tuner.finalists import close_behind, confirm, num_finalists, unconfirmed
+from tuner.score import FULL_UTIL
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.trials import search
 
@@ -153,6 +156,69 @@ def test_a_search_keeps_time_for_no_more_finalists_than_are_expected(searched: H
     assert num_finalists(session, others=0) == 3
 
 
+def test_the_chosen_and_what_came_close_are_measured_twice(grid: Grid) -> None:
+    # Of so noisy a table more than one config may be the best.
+    searched, _ = halves(made_up_grid(SPACE, noise=0.1))
+    session = calibrated(searched, METHODS["random"], seed=0, budget_s=None)
+    heartbeat: Any = NoHeartbeat()
+    search(session, heartbeat)
+    once = {r.trial for r in session.records()} - {0}
+    assert unconfirmed(session)
+    assert close_behind(session)
+    assert confirm(session) == []
+    assert unconfirmed(session) == close_behind(session) == []
+    again = {r.trial for r in session.records() if r.replicate == 1} - {0}
+    chosen = {r.trial for r in session.records() if hardware_of(r) in exported(session).values()}
+    assert chosen - {0} < again < once
+
+
+def test_a_repeat_that_was_not_recorded_is_not_made() -> None:
+    searched, _ = halves(made_up_grid(SPACE, repeats=2))
+    session = calibrated(searched, METHODS["random"], seed=0, budget_s=None)
+    heartbeat: Any = NoHeartbeat()
+    search(session, heartbeat)
+    before_s, chosen = session.clock.now_s, exported(session)
+    confirm(session)
+    assert session.clock.now_s == before_s
+    assert exported(session) == chosen
+    again = [r for r in session.records() if r.trial > 0 and r.replicate > 0]
+    assert {r.status for r in again} == {"interrupted"}
+
+
+def test_null_tables_leave_the_baseline_and_disturb_returns(grid: Grid) -> None:
+    of_baseline = [row for row in grid.rows if row.config == BASELINE]
+    moved = NULLS["shuffled"](grid, 0).rows
+    assert [row for row in moved if row.config == BASELINE] == of_baseline
+    assert [row.config for row in moved] != [row.config for row in grid.rows]
+    pairs = list(zip(NULLS["noisy"](grid, 0).rows, grid.rows, strict=True))
+    slower = [(was.record.sps or 0.0) / (row.record.sps or 1.0) for row, was in pairs]
+    luck = [
+        row.evaluation.mean_return / was.evaluation.mean_return
+        for row, was in pairs
+        if row.evaluation and was.evaluation and was.evaluation.mean_return > 0
+    ]
+    assert len(luck) > len(pairs) / 2
+    for factors in (slower, luck):
+        assert statistics.fmean(factors) == pytest.approx(1.0, abs=0.05)
+        assert statistics.stdev(factors) == pytest.approx(0.1, rel=0.3)
+    for row, was in pairs:
+        longer_s = (row.record.duration or 0.0) - (was.record.duration or 0.0)
+        assert longer_s == pytest.approx((row.record.window_s or 0) - (was.record.window_s or 0))
+
+
+def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
+    # Utilisation is 50 + 4 · log₂(batch) percent: below 100 for up to 4,096 env-steps.
+    space = SearchSpace((16, 64), (16, 64), (2, 4), (2, 4))
+    table = made_up_grid(space, repeats=2)
+    assert slopes_of(table)["util"] == pytest.approx([0.0, 4 / FULL_UTIL, 0.0, 0.0, 0.0], abs=1e-9)
+    assert fitted([table, table]).util.slopes == pytest.approx(slopes_of(table)["util"])
+    paths = [tmp_path / f"{name}.json.gz" for name in ("one", "other")]
+    for path in paths:
+        write_grid(path, table)
+    found = run_all(paths, [LEFT_OUT], seeds=2, nulls=[])["methods"]
+    assert found[LEFT_OUT]["replays"] == 4
+
+
 def test_seeds_alone_do_not_narrow_an_interval() -> None:
     values = [0.0] * 100 + [1.0] * 100
     of_halves = mean_of(values, [("table", 0)] * 100 + [("table", 1)] * 100)
@@ -189,7 +255,11 @@ def test_what_was_not_reached_counts_as_never() -> None:
     assert found["trials"] == {"0.05": 1, "0.1": 3, "0.2": 5.1}
     # By 0.1 one of the two has come near: half of them.
     assert balanced["share_to_5pct"] == {"median": 0.1, "p90": None, "never": 1}
+    assert balanced["device_s_to_5pct"] == {"median": 10.0, "p90": None, "never": 1}
+    assert balanced["regret"]["0.1"]["success_by_half"] == [0.5]
     assert p_score("balanced", rows[:1], rows) == pytest.approx(1.0)
+    # 0.2 all the time, where both come to 0.1 on average: twice the regret.
+    assert p_score("balanced", rows[1:], rows) == pytest.approx(-1.0)
     gap = ahead_of(rows[1:], rows[:1])
     assert gap is not None
     assert gap["value"] == pytest.approx(0.2)

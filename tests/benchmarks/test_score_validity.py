@@ -37,7 +37,7 @@ def table(**correlations: float) -> dict[Choice, Validity]:
     """Return figures of two budgets (0.5 and 1), for default weights and learning alone."""
     names = {"short": (0.5, DEFAULT), "short_learning": (0.5, LEARNING),
              "long": (1.0, DEFAULT), "long_learning": (1.0, LEARNING)}  # fmt: skip
-    return {names[name]: Validity(value, 2.0) for name, value in correlations.items()}
+    return {names[name]: Validity(value, 2.0, 2.5) for name, value in correlations.items()}
 
 
 def test_weights_are_the_default_and_a_lattice_of_sum_one() -> None:

@@ -7,20 +7,30 @@ from typing import Any
 from storage.records import TrialRecord
 from tests.tuner.measurements import record
 from tuner.aggregate import summarise
+from tuner.profile_rules import Candidate, contenders
 from tuner.profiles import Choice, choose, contest_between
 
 
 def chosen(records: Sequence[TrialRecord], **changes: Any) -> dict[str, Choice]:
     """Choose among records, the first of which is the baseline's."""
-    summaries = summarise(records)
-    arguments: dict[str, Any] = {
+    return choose(contest_between(summarise(records), **(arguments(records) | changes)))
+
+
+def arguments(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Return what a contest is told beside its configs."""
+    return {
         "components": ("gpu", "quality", "sps"),
         "epsilon": 0.02,
-        "baseline": summaries[0],
+        "baseline": summarise(records)[0],
         "util_is_gpu": True,
         "quality_tie": 0.0,
     }
-    return choose(contest_between(summaries, **(arguments | changes)))
+
+
+def contending(records: Sequence[TrialRecord]) -> list[Candidate]:
+    """Return the contenders among records, the first of which is the baseline's."""
+    contest = contest_between(summarise(records), **arguments(records))
+    return contenders(contest.front, contest.rules)
 
 
 def point(
@@ -62,6 +72,18 @@ def test_the_clear_winners_of_three_aims() -> None:
     assert "runner-up 320x64 mb4 ep4" in choices["balanced"].reason
     assert "quality of at least 0.8 × the baseline's" in choices["max_gpu"].reason
     assert "utilisation above 79.2 %" in choices["max_quality"].reason
+
+
+def test_contenders_are_what_so_many_measurements_cannot_tell_from_the_best() -> None:
+    # None dominates another. Of one measurement each 0.02 · √2 = 0.0283 can be told apart.
+    best, close = point(1, 70.0, 0.60, 200e3, 0.800), point(2, 71.0, 0.59, 199e3, 0.775)
+    beaten = point(3, 72.0, 0.58, 198e3, 0.771)
+    found = contending([BASELINE, best, close, beaten])
+    assert [c.summary.trial for c in found] == [1, 2]
+    # Of two each 0.02, of two and one 0.02 · √1.5 = 0.0245.
+    again = [replace(r, replicate=1) for r in (best, close)]
+    assert [c.summary.trial for c in contending([BASELINE, best, close, *again])] == [1]
+    assert [c.summary.trial for c in contending([BASELINE, best, close, again[0]])] == [1]
 
 
 def test_balanced_tied_scores_and_overlapping_speeds_go_to_less_memory() -> None:

@@ -54,6 +54,18 @@ products and more environments spread what a launch costs."""
 
 
 @dataclass(frozen=True, slots=True)
+class Priors:
+    """What is expected of each part of the score."""
+
+    util: Prior
+    quality: Prior
+    log_sps: Prior
+
+
+PRIORS = Priors(UTIL, QUALITY, LOG_SPS)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """The parts of a score that were measured of a config; None for one that was not."""
 
@@ -82,7 +94,7 @@ class Part:
     def fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
         """Learn from the values of one or more configs, some perhaps more than once."""
         known = known[-MOST:]
-        points = _points([config for config, _ in known])
+        points = points_of([config for config, _ in known])
         rest = np.array([value for _, value in known]) - _trend(prior, points)
         level = float(rest.mean())
         rest = rest - level
@@ -115,7 +127,7 @@ class Part:
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
-        points = _points(configs)
+        points = points_of(configs)
         cross = _covariance(self.prior, points, self.points)
         mean = self.level + _trend(self.prior, points) + cross @ self.alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
@@ -135,6 +147,7 @@ class ScoreModel:
         references: ScoreReferences,
         measured: Sequence[Measured],
         running: Sequence[HardwareConfig] = (),
+        priors: Priors = PRIORS,
     ) -> None:
         """Learn what scores are.
 
@@ -142,6 +155,7 @@ class ScoreModel:
             references: what the score is made of.
             measured: what is known.
             running: configs that are being measured.
+            priors: what was expected before.
         """
         self._references = references
         util = [
@@ -149,9 +163,9 @@ class ScoreModel:
         ]
         quality = [(m.config, m.quality_score) for m in measured if m.quality_score is not None]
         log_sps = [(m.config, math.log2(m.sps)) for m in measured if m.sps]
-        self.util = Part.of(UTIL, util, running)
-        self.quality = Part.of(QUALITY, quality, running)
-        self.log_sps = Part.of(LOG_SPS, log_sps, running)
+        self.util = Part.of(priors.util, util, running)
+        self.quality = Part.of(priors.quality, quality, running)
+        self.log_sps = Part.of(priors.log_sps, log_sps, running)
 
     def sps(self, configs: Sequence[HardwareConfig]) -> Array:
         """Return the expected env-steps per second of N configs, [N]; 1 where none is known."""
@@ -189,8 +203,11 @@ def _draw(
     return np.asarray(mean[:, None] + deviation[:, None] * random.standard_normal(DRAWS)[None, :])
 
 
-def _points(configs: Sequence[HardwareConfig]) -> Array:
-    """Return where N configs lie, [N, 5], in doublings; one rate for all is no difference."""
+def points_of(configs: Sequence[HardwareConfig]) -> Array:
+    """Return where N configs lie, [N, 5], in doublings, in the order of a prior's slopes.
+
+    One learning rate for all is no difference.
+    """
     return np.asarray(
         np.log2(
             [

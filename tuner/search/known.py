@@ -17,7 +17,7 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class KnownRecords:
-    """The records that finished trials show: each one's last measurement, without its repeats."""
+    """The records that finished trials show: one measurement of each, without its repeats."""
 
     def __init__(self) -> None:
         """Know none yet."""

@@ -19,9 +19,10 @@ from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import hardware_of
 from tuner.references import References
-from tuner.search.expectation import Measured, ScoreModel
+from tuner.search.expectation import PRIORS, Measured, Priors, ScoreModel
 from tuner.search.known import KnownRecords, fitting_of
 from tuner.search.model import Array, expected_improvement
+from tuner.search.sampler import distributions
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import HardwareConfig, SearchSpace, config_of
 
@@ -40,8 +41,9 @@ LEAST = 1e-6
 class StructuredSampler(BaseSampler):
     """Proposes what may improve most for its cost."""
 
-    def __init__(self, space: SearchSpace, *, seed: int) -> None:
-        """Sample from `space`."""
+    def __init__(self, space: SearchSpace, *, seed: int, priors: Priors = PRIORS) -> None:
+        """Sample from `space`; `priors` are of a study of tuner's, before it measures."""
+        self._priors = priors
         self._space = space
         self._configs = space.configs()
         self._random = random.Random(seed)
@@ -61,8 +63,7 @@ class StructuredSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the dimensions."""
-        choices = self._space.choices().items()
-        return {n: optuna.distributions.CategoricalDistribution(c) for n, c in choices}
+        return distributions(self._space)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -113,7 +114,7 @@ class StructuredSampler(BaseSampler):
             and (config := config_of(_params(trial))) is not None
         ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
-        model = ScoreModel(references.scores(), measured, running)
+        model = ScoreModel(references.scores(), measured, running, self._priors)
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
