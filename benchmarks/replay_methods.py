@@ -36,7 +36,8 @@ def _without_slopes(prior: Prior) -> Prior:
 
 
 def _unprimed(config: StudyConfig, seed: int) -> BaseSampler:
-    priors = Priors(*map(_without_slopes, (PRIORS.util, PRIORS.quality, PRIORS.log_sps)))
+    known = PRIORS["cpu"]
+    priors = Priors(*map(_without_slopes, (known.util, known.quality, known.log_sps)))
     return expecting(priors, config, seed)
 
 

@@ -113,7 +113,7 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     found = result({"one": one, "other": other}, {"one": 0.95, "other": None})
     assert found["left_out"]["one"] == {
         "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
-        "reached": True,
+        "at_most": 2.5, "reached": True,
     }  # fmt: skip
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0

@@ -16,8 +16,6 @@ from tuner.score import FULL_UTIL, ScoreReferences
 from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
-NOISE = 0.15
-"""Variance between measurements of one config, as a share of what configs differ by."""
 LEVEL = 2.0
 """Variance of the level that all configs share, likewise: one measurement nearly settles it."""
 CERTAINTY = 4.0
@@ -35,22 +33,14 @@ class Prior:
 
     `slopes` is its change with every doubling of minibatch, batch, epochs, environments and, where
     there are several, learning rate; `lengths` says over how many doublings configs are alike
-    beside that; `doubt` is the standard deviation of what is left.
+    beside that; `doubt` is the standard deviation of what is left, `noise` the variance between
+    measurements of one config as a share of its square.
     """
 
     slopes: tuple[float, ...]
     lengths: tuple[float, ...]
     doubt: float
-
-
-UTIL = Prior((0.06, 0.0, 0.0, 0.02, 0.0), (3.0, 4.0, 4.0, 4.0, 100.0), 0.2)
-"""Share of `FULL_UTIL`: more rows in each product keep more of a device busy."""
-QUALITY = Prior((-0.06, 0.0, 0.03, 0.0, 0.0), (3.0, 4.0, 4.0, 4.0, 1.5), 0.3)
-"""Quality at equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see
-arXiv 2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
-LOG_SPS = Prior((0.1, 0.0, -0.7, 0.1, 0.0), (4.0, 6.0, 4.0, 6.0, 100.0), 0.5)
-"""log₂ of env-steps/s: each epoch goes through the batch again, the rollout does not; larger
-products and more environments spread what a launch costs."""
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,33 @@ class Priors:
     log_sps: Prior
 
 
-PRIORS = Priors(UTIL, QUALITY, LOG_SPS)
+QUALITY = Prior((-0.06, 0.0, 0.06, 0.0, 0.0), (4.0, 4.0, 4.0, 4.0, 1.5), doubt=0.1, noise=0.25)
+"""At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
+2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
+
+PRIORS = {
+    "cpu": Priors(
+        util=Prior((0.0,) * 5, (1.5, 1.5, 1.5, 1.5, 100.0), doubt=0.07, noise=0.3),
+        quality=QUALITY,
+        log_sps=Prior(
+            (0.12, 0.0, -0.7, 0.03, 0.0), (4.0, 4.0, 4.0, 4.0, 100.0), doubt=0.25, noise=0.4
+        ),
+    ),
+    "gpu": Priors(
+        util=Prior((0.06, 0.0, 0.0, 0.02, 0.0), (3.0, 4.0, 4.0, 4.0, 100.0), doubt=0.2, noise=0.15),
+        quality=QUALITY,
+        log_sps=Prior(
+            (0.1, 0.0, -0.7, 0.1, 0.0), (4.0, 6.0, 4.0, 6.0, 100.0), doubt=0.5, noise=0.15
+        ),
+    ),
+}
+"""By kind of device: `util` is a share of `FULL_UTIL`, `log_sps` log₂ of env-steps/s.
+
+Each epoch goes through the batch again, the rollout does not; larger products and more environments
+spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers are about what
+tables recorded on two cores come to (`benchmarks/priors.py`). A GPU is kept busier by more rows in
+each product; its numbers are supposed, since no table of one has been recorded.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,7 @@ class Part:
         level = float(rest.mean())
         rest = rest - level
         covariance = _covariance(prior, points, points)
-        covariance[np.diag_indices_from(covariance)] += NOISE
+        covariance[np.diag_indices_from(covariance)] += prior.noise
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
@@ -147,7 +163,7 @@ class ScoreModel:
         references: ScoreReferences,
         measured: Sequence[Measured],
         running: Sequence[HardwareConfig] = (),
-        priors: Priors = PRIORS,
+        priors: Priors = PRIORS["cpu"],
     ) -> None:
         """Learn what scores are.
 

@@ -41,8 +41,8 @@ LEAST = 1e-6
 class StructuredSampler(BaseSampler):
     """Proposes what may improve most for its cost."""
 
-    def __init__(self, space: SearchSpace, *, seed: int, priors: Priors = PRIORS) -> None:
-        """Sample from `space`; `priors` are of a study of tuner's, before it measures."""
+    def __init__(self, space: SearchSpace, *, seed: int, priors: Priors | None = None) -> None:
+        """Sample from `space`; `priors` stand in for those of a study's kind of device."""
         self._priors = priors
         self._space = space
         self._configs = space.configs()
@@ -78,9 +78,10 @@ class StructuredSampler(BaseSampler):
         untried = fitting_of(untried, records) or untried
         if not untried:
             return {}
-        references = _references(study)
-        if references is not None:
-            return self._most_promising(trials, records, references, untried).params()
+        facts = study_facts(study)
+        if (references := _references(facts)) is not None:
+            priors = self._priors or _priors(facts)
+            return self._most_promising(trials, records, references, priors, untried).params()
         places = {config: i for i, config in enumerate(self._configs)}
         left = [places[config] for config in untried]
         seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
@@ -104,6 +105,7 @@ class StructuredSampler(BaseSampler):
         trials: list[FrozenTrial],
         records: list[TrialRecord],
         references: References,
+        priors: Priors,
         fitting: list[HardwareConfig],
     ) -> HardwareConfig:
         """Return what is expected to raise the best score most for what it costs."""
@@ -114,7 +116,7 @@ class StructuredSampler(BaseSampler):
             and (config := config_of(_params(trial))) is not None
         ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
-        model = ScoreModel(references.scores(), measured, running, self._priors)
+        model = ScoreModel(references.scores(), measured, running, priors)
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
@@ -152,9 +154,14 @@ def _cost(sps: Array) -> Array:
     return np.asarray(np.sqrt(0.5 + 0.5 * window))
 
 
-def _references(study: optuna.Study) -> References | None:
+def _priors(facts: dict[str, Any]) -> Priors:
+    """Return what is expected on a study's kind of device; any accelerator is taken for a GPU."""
+    return PRIORS.get(facts.get("hardware", {}).get("kind"), PRIORS["gpu"])
+
+
+def _references(facts: dict[str, Any]) -> References | None:
     """Return what a study of tuner's scores by; None for any other, or where seconds are sought."""
-    stored = study_facts(study).get("references")
+    stored = facts.get("references")
     if stored is None:
         return None
     references = References.from_json(stored)

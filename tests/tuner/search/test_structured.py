@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from storage.records import TrialRecord
 from storage.recovery import RECORD_ATTR
-from storage.studies import set_study_fact
+from storage.studies import set_study_fact, study_facts
 from tests.benchmarks.made_up_grid import made_up_grid, quality
 from tests.tuner.measurements import failure, record
 from tests.tuner.search.test_pruner import REFERENCES
@@ -148,8 +148,8 @@ def test_two_workers_at_once_do_not_try_neighbours() -> None:
 
 
 def test_a_study_for_seconds_is_searched_by_its_values() -> None:
-    assert _references(study_of(target_s=10.0)) is None
-    assert _references(optuna.create_study()) is None
-    assert _references(study_of()) == REFERENCES
+    assert _references(study_facts(study_of(target_s=10.0))) is None
+    assert _references(study_facts(optuna.create_study())) is None
+    assert _references(study_facts(study_of())) == REFERENCES
     study = study_of(measured(BASELINE), target_s=10.0)
     assert suggest(study.ask(), CPU_SPACE) in CPU_SPACE.configs()
