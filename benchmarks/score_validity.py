@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, Row, add_grids, name_of, read_grid, tables_of
+from grid import Grid, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
+from replay_cut import cut, without_milestones
 from replay_half import Half, halves
 from replay_judge import judged
 from replay_methods import METHODS
 from replay_study import chosen
 from scipy.stats import spearmanr
 
-from storage.records import CurvePoint, TrialRecord
+from storage.records import TrialRecord
 from tuner.aggregate import summarise
 from tuner.goal import time_score
-from tuner.measurement import Evaluation, seconds_to
-from tuner.protocol import MILESTONES
+from tuner.measurement import seconds_to
 from tuner.references import References
 from tuner.score import Weights, score
 from tuner.space import HardwareConfig
@@ -130,16 +130,6 @@ def measure(
     return validities(grid, shares=shares, candidates=candidates), repeatability(grid)
 
 
-def without_milestones(grid: Grid) -> Grid:
-    """Return a table as if policies had been evaluated at their end alone."""
-    rows = [
-        row if row.evaluation is None
-        else replace(row, evaluation=replace(row.evaluation, earlier=()))
-        for row in grid.rows
-    ]  # fmt: skip
-    return Grid(grid.facts, tuple(rows))
-
-
 def repeatability(grid: Grid) -> float | None:
     """Return Spearman's rank correlation between the true times of the two halves."""
     first, other = (truth_of(half).scores for half in halves(grid))
@@ -161,50 +151,6 @@ def validities(
             ]
             found[share, weights] = _mean(each)
     return found
-
-
-def cut(grid: Grid, share: float) -> Grid:
-    """Return a table as if every trial had trained for a share of its env-steps."""
-    env_steps = math.ceil(grid.facts["env_steps"] * share)
-    rows = tuple(_cut_row(row, share, env_steps) for row in grid.rows)
-    return Grid({**grid.facts, "env_steps": env_steps}, rows)
-
-
-def _cut_row(row: Row, share: float, env_steps: int) -> Row:
-    """Return a row up to the first block that ends at or past `env_steps`."""
-    learning = [point for point in row.curve if point.learning]
-    kept = tuple(
-        p for i, p in enumerate(learning) if i == 0 or learning[i - 1].env_steps < env_steps
-    )
-    evaluation = _evaluation(row, share) or _from_training(row, kept)
-    if row.record.status != "success" or evaluation is None:
-        return replace(row, curve=kept, evaluation=None)
-    record = replace(row.record, mean_return=evaluation.mean_return, env_steps=kept[-1].env_steps)
-    return Row(record, kept, evaluation)
-
-
-def _evaluation(row: Row, share: float) -> Evaluation | None:
-    """Return what was evaluated up to a share of the budget, None where nothing was at its end."""
-    whole = row.evaluation
-    if whole is None:
-        return None
-    places = MILESTONES if whole.earlier else ()
-    known = dict(zip((*places, 1.0), (*whole.earlier, whole.mean_return), strict=True))
-    if (last := known.get(share)) is None:
-        return None
-    before = tuple(value for milestone, value in known.items() if milestone < share)
-    return replace(whole, mean_return=last, earlier=before)
-
-
-def _from_training(row: Row, curve: Sequence[CurvePoint]) -> Evaluation | None:
-    """Return what the last quarter of a training returned, as if it were evaluated."""
-    tail = [p.metrics.get("mean_return") for p in curve[-max(2, len(curve) // 4) :]]
-    known = [value for value in tail if value is not None]
-    if len(known) < 2:
-        return None
-    error = statistics.stdev(known) / math.sqrt(len(known))
-    changed = None if row.evaluation is None else row.evaluation.params_changed
-    return Evaluation(statistics.fmean(known), error, params_changed=changed)
 
 
 def truth_of(half: Half) -> Truth:

@@ -5,20 +5,19 @@ from dataclasses import replace
 
 import pytest
 from grid import Grid
+from replay_cut import cut, without_milestones
 from replay_half import halves
 from score_validity import (
     DEFAULT,
     Choice,
     Validity,
     choose,
-    cut,
     in_words,
     repeatability,
     result,
     simplex,
     truth_of,
     validities,
-    without_milestones,
 )
 
 from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
