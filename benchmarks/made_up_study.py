@@ -29,8 +29,10 @@ from storage.studies import close_storage, create_study, open_database, set_stud
 from storage.telemetry import Telemetry
 from tuner.aggregate import hardware_of
 from tuner.config import StudyConfig
-from tuner.finalists import choose_from
+from tuner.finalists import contest_of
 from tuner.objective import dashboard_attrs
+from tuner.profile_rules import contenders
+from tuner.profiles import choose
 from tuner.quality import QualityReferences
 from tuner.references import References
 from tuner.score import Weights, score
@@ -228,15 +230,17 @@ def _failure(like: TrialRecord, status: str) -> TrialRecord:
 
 
 def _finalists(records: list[TrialRecord]) -> list[TrialRecord]:
-    """Return a clean second record of every config that profiles are made of."""
+    """Return a clean second record of every config that profiles are made of, or nearly."""
     added: list[TrialRecord] = []
     while True:
         everything = [*records, *added]
-        choices = choose_from(everything, REFERENCES, min_feasible=3)
-        chosen = {c.summary.trial for c in choices.values() if c.summary.replicates < 2}
-        if not chosen:
+        contest = contest_of(everything, REFERENCES, min_feasible=3)
+        wanted = [choice.summary for choice in choose(contest).values()]
+        wanted += [candidate.summary for candidate in contenders(contest.front, contest.rules)]
+        once = {summary.trial for summary in wanted if summary.replicates < 2}
+        if not once:
             return added
-        for trial in chosen:
+        for trial in once:
             of_trial = [r for r in everything if r.trial == trial]
             again = replace(of_trial[0], replicate=len(of_trial), contaminated=None)
             added.append(again)

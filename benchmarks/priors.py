@@ -12,7 +12,7 @@ structured_left_out` expects what all tables but the one that is searched come t
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 from grid import Grid, add_grids, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, this_device
-from replay_half import halves
+from replay_half import Half, halves
 from replay_judge import judged
 from replay_methods import METHODS, NEVER, expecting
 from replay_study import Method
@@ -40,8 +40,11 @@ LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""
 RATES_LENGTH = {"util": 100.0, "quality": 1.5, "log_sps": 100.0}
 """Likewise for learning rates, of which tables have one: as is supposed."""
-LEAST_NOISE = 0.01
-"""Of the variance of what is left: measurements of a table's configs always differ by something."""
+NUM_SLOPES = 4
+LEAST_SHARE = 0.01
+"""That signal has of what is left, and noise of the signal: nothing is without either."""
+TINY = 1e-12
+"""Variance of what does not differ at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Fit:
     """What a table says of one part of the score.
 
     `slopes` are in the order of `Prior.slopes`, without that of the learning rate; `deviation` is
-    of what they leave, `noise` of one measurement of a config; `length` is in doublings.
+    of what configs truly differ by beside them, `noise` of one measurement of a config; `length` is
+    in doublings.
     """
 
     slopes: tuple[float, ...]
@@ -85,42 +89,57 @@ def priors_of(grids: Sequence[Grid]) -> Priors:
 
 
 def fits_of(grid: Grid) -> dict[str, Fit]:
-    """Return the fit of each part to a whole table."""
+    """Return the fit of each part to a whole table, judged by one calibration.
+
+    Raises:
+        ValueError: a part was not measured.
+    """
     values: dict[str, dict[HardwareConfig, list[float]]] = {part: {} for part in PARTS}
-    for half in halves(grid):
-        for record in judged(half, METHODS["grid"])[0]:
-            known = {
-                "util": None if record.device_util is None else record.device_util / FULL_UTIL,
-                "quality": record.quality_score,
-                "log_sps": math.log2(record.sps) if record.sps else None,
-            }
-            for part, value in known.items():
-                if value is not None:
-                    values[part].setdefault(hardware_of(record), []).append(value)
+    for record in judged(whole(grid), METHODS["grid"])[0]:
+        known = {
+            "util": None if record.device_util is None else record.device_util / FULL_UTIL,
+            "quality": record.quality_score,
+            "log_sps": math.log2(record.sps) if record.sps else None,
+        }
+        for part, value in known.items():
+            if value is not None:
+                values[part].setdefault(hardware_of(record), []).append(value)
+    if missing := [part for part, known in values.items() if len(known) <= NUM_SLOPES + 1]:
+        name = grid.facts.get("name", "a table")
+        raise ValueError(f"{name} must have {missing[0]} of {NUM_SLOPES + 2} configs or more")
     return {part: fit_of(known) for part, known in values.items()}
+
+
+def whole(grid: Grid) -> Half:
+    """Return a table as one half that has all measurements."""
+    one, other = halves(grid)
+    configs = sorted({*one.rows, *other.rows})
+    rows = {c: (*one.rows.get(c, ()), *other.rows.get(c, ())) for c in configs}
+    return replace(one, rows=rows)
 
 
 def fit_of(values: dict[HardwareConfig, list[float]]) -> Fit:
     """Return the fit to the measured values of each config."""
-    points = points_of(list(values))[:, :-1]
+    points = points_of(list(values))[:, :NUM_SLOPES]
     means = np.array([statistics.fmean(known) for known in values.values()])
     number = statistics.fmean(len(known) for known in values.values())
     variances = [statistics.variance(known) for known in values.values() if len(known) > 1]
     noise = statistics.fmean(variances) if variances else 0.0
     centred = points - points.mean(axis=0)
     # A dimension that does not vary gets no slope: the shortest solution is taken.
-    slopes = np.linalg.lstsq(centred, means - means.mean(), rcond=None)[0]
+    slopes, _, rank, _ = np.linalg.lstsq(centred, means - means.mean(), rcond=None)
     rest = means - means.mean() - centred @ slopes
-    length = max(
-        LENGTHS, key=lambda doublings: _likelihood(points, rest, doublings, noise / number)
-    )
-    return Fit(tuple(float(slope) for slope in slopes), float(rest.std()), math.sqrt(noise), length)
+    # What is left of a config's mean is in part the noise of its measurements.
+    left = float(rest @ rest) / (len(rest) - 1 - rank)
+    signal = max(left - noise / number, LEAST_SHARE * left, TINY)
+    length = max(LENGTHS, key=lambda it: _likelihood(points, rest, it, signal, noise / number))
+    return Fit(tuple(map(float, slopes)), math.sqrt(signal), math.sqrt(noise), length)
 
 
-def _likelihood(points: Array, rest: Array, length: float, noise: float) -> float:
+def _likelihood(points: Array, rest: Array, length: float, signal: float, noise: float) -> float:
     """Return the log likelihood of what slopes leave, were it alike over so many doublings."""
     alike = matern(points, points, np.full(points.shape[1], length))
-    covariance = rest.var() * alike + max(noise, LEAST_NOISE * rest.var()) * np.eye(len(rest))
+    covariance = signal * alike + max(noise, LEAST_SHARE * signal) * np.eye(len(rest))
     solved = np.linalg.solve(covariance, rest)
     return float(-0.5 * rest @ solved - 0.5 * np.linalg.slogdet(covariance)[1])
 
@@ -145,7 +164,7 @@ def _prior(part: str, fit: Fit) -> Prior:
         (*fit.slopes, 0.0),
         (*[fit.length] * len(fit.slopes), RATES_LENGTH[part]),
         doubt=fit.deviation,
-        noise=max(LEAST_NOISE, (fit.noise / fit.deviation) ** 2),
+        noise=max(LEAST_SHARE, (fit.noise / fit.deviation) ** 2),
     )
 
 

@@ -58,7 +58,11 @@ def of_profile(
     if not told:
         return {"judged": 0}
     places = [r["place"] for r in told]
-    near = [(share, share * r["device_s"]) for r in told if (share := r["share_to_near"][profile])]
+    near = [
+        (share, share * r["device_s"])
+        for r in told
+        if (share := r["share_to_near"][profile]) is not None
+    ]
     shares, seconds = (sorted(values) for values in zip(*near, strict=True)) if near else ([], [])
     regrets = {share: [r["regrets"][share][profile] for r in told] for share in map(str, SHARES)}
     return {

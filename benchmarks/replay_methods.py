@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from replay_study import Method
 
 from tuner.config import StudyConfig
-from tuner.search.expectation import PRIORS, Prior, Priors
+from tuner.search.expectation import PRIORS, Priors
 from tuner.search.sampler import HardwareSampler, make_sampler
 from tuner.search.structured import StructuredSampler
 
@@ -31,14 +31,13 @@ def _eager_tpe(config: StudyConfig, seed: int) -> BaseSampler:
     return HardwareSampler(config.space(), tpe, seed=seed)
 
 
-def _without_slopes(prior: Prior) -> Prior:
-    return replace(prior, slopes=(0.0,) * len(prior.slopes))
-
-
-def _unprimed(config: StudyConfig, seed: int) -> BaseSampler:
+def _without_slopes(config: StudyConfig, seed: int) -> BaseSampler:
     known = PRIORS["cpu"]
-    priors = Priors(*map(_without_slopes, (known.util, known.quality, known.log_sps)))
-    return expecting(priors, config, seed)
+    level = [
+        replace(prior, slopes=(0.0,) * len(prior.slopes))
+        for prior in (known.util, known.quality, known.log_sps)
+    ]
+    return expecting(Priors(*level), config, seed)
 
 
 def expecting(priors: Priors, config: StudyConfig, seed: int) -> BaseSampler:
@@ -51,8 +50,8 @@ METHODS: dict[str, Method] = {
     "structured": _method("structured"),
     "structured_lossless": _method("structured", pruner="lossless"),
     "structured_median": _method("structured", pruner="median"),
-    # As if nothing were known of any table: what its expectations are worth.
-    "structured_unprimed": Method(_unprimed, {"patience": NEVER}),
+    # What the slopes of its expectations are worth.
+    "structured_without_slopes": Method(_without_slopes, {"patience": NEVER}),
     "random": _method("random"),
     "grid": _method("grid"),
     "tpe": _method("tpe"),

@@ -20,7 +20,7 @@ from storage.studies import set_study_fact
 from tuner.bench import Order
 from tuner.config import StudyConfig
 from tuner.errors import ExportRefused
-from tuner.finalists import choose_from, confirm
+from tuner.finalists import choose_from, hold_contest
 from tuner.interrupts import Interrupts
 from tuner.measurement import Measurement
 from tuner.observer import NOBODY
@@ -238,7 +238,7 @@ def replay(
     search(session, heartbeat)
     session.on_record = lambda: None
     with suppress(ExportRefused):
-        confirm(session)
+        hold_contest(session)
     records = session.records()
     return Replay(
         chosen=exported(session),

@@ -4,6 +4,7 @@ Made from a recorded table, by a seed.
 """
 
 import random
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,8 +65,12 @@ def infeasible(grid: Grid, seed: int, share: float = 0.4) -> Grid:
 
 
 def noisy(grid: Grid, seed: int, deviation: float = 0.1) -> Grid:
-    """Return a table whose speeds, and returns, vary by another 10 % between measurements."""
+    """Return a table whose speeds, and returns above chance, vary by another 10 % each time."""
     draws = random.Random(seed)
+    chance = statistics.fmean(grid.facts["chance"]["returns"])
+
+    def lucky(value: float | None, luck: float) -> float | None:
+        return None if value is None else chance + (value - chance) * luck
 
     def disturbed(row: Row) -> Row:
         slower, luck = max(0.5, draws.gauss(1.0, deviation)), draws.gauss(1.0, deviation)
@@ -79,12 +84,10 @@ def noisy(grid: Grid, seed: int, deviation: float = 0.1) -> Grid:
                 duration=None if record.duration is None else record.duration + longer_s,
             )
         if evaluation is not None:
-            record = replace(record, mean_return=evaluation.mean_return * luck)
-            evaluation = replace(
-                evaluation,
-                mean_return=evaluation.mean_return * luck,
-                earlier=tuple(v and v * luck for v in evaluation.earlier),
-            )
+            mean_return = chance + (evaluation.mean_return - chance) * luck
+            record = replace(record, mean_return=mean_return)
+            earlier = tuple(lucky(value, luck) for value in evaluation.earlier)
+            evaluation = replace(evaluation, mean_return=mean_return, earlier=earlier)
         curve = tuple(replace(point, seconds=point.seconds * slower) for point in row.curve)
         return Row(record, curve, evaluation)
 

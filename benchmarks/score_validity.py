@@ -290,7 +290,7 @@ def _as_data(choice: Choice, validity: Validity) -> dict[str, Any]:
         "correlation": validity.correlation,
         "slowdown": _finite(validity.slowdown),
         "at_most": _finite(validity.at_most),
-        "reached": None if validity.slowdown is None else math.isfinite(validity.slowdown),
+        "reached": None if validity.at_most is None else math.isfinite(validity.at_most),
     }
 
 
@@ -325,8 +325,10 @@ def in_words(document: dict[str, Any]) -> str:
 def _line(name: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
     correlation = _two(row["correlation"])
-    slowdown = {True: f"{row['slowdown'] or 0:.2f} ×", False: "never", None: ""}[row["reached"]]
-    at_most = "" if row["at_most"] is None else f"{row['at_most']:.2f} ×"
+    slowdown, at_most = (
+        "never" if row["reached"] is False else "" if row[name] is None else f"{row[name]:.2f} ×"
+        for name in ("slowdown", "at_most")
+    )
     return (
         f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} {slowdown:>9s} "
         f"{at_most:>9s}"

@@ -44,11 +44,11 @@ from tuner.workload import workload_facts
 GPU_SOURCES = ("gpm", "nvml")
 ENOUGH_REPLICATES = 2
 """Of a config that is chosen, or may truly score highest: then what is closer than ε is tied."""
-MOST_CONTENDERS = 2
-"""Configs beside the chosen ones that are measured again at once, those with the best scores."""
+MOST_CONTENDERS = 3
+"""Configs beside the chosen ones that are measured again, those with the best scores."""
 MAX_ATTEMPTS = 4
 """A config whose measurements are disturbed again and again is exported with what there is."""
-MAX_ROUNDS = 8
+MAX_ROUNDS = 5
 """A measurement can move the choice to another config; after so many moves it is left there."""
 
 
@@ -96,25 +96,42 @@ def tie_width(records: Sequence[TrialRecord]) -> float | None:
     return epsilon(scores.values())
 
 
-def confirm(session: Session) -> list[str]:
-    """Measure again until each chosen config, and each that may truly score as high, has been.
+def hold_contest(session: Session) -> list[str]:
+    """Confirm the choice, hold what came close to the best score against it, confirm it again.
 
-    In rounds: the chosen ones; once they stay chosen, those close behind. Ends early when the
-    budget or the user's patience does; reservations are returned where a chosen one was not
-    measured again.
+    Contenders are measured with time that is left over, so long as there is enough for one and for
+    a choice that it moves. Returns the reservations of `confirm`.
+    """
+    if reservations := confirm(session):
+        return reservations
+    for summary in close_behind(session):
+        left = session.time_left_s()
+        needed_s = 2 * expected_again_s(session.records())
+        if session.bench.interrupts.count or (left is not None and left < needed_s):
+            break
+        _measure_again(session, summary)
+    return confirm(session)
+
+
+def confirm(session: Session) -> list[str]:
+    """Measure each chosen config once more, until every chosen one has been; return reservations.
+
+    Ends early, saying so, when the budget or the user's patience does.
     """
     for _ in range(MAX_ROUNDS):
         pending = unconfirmed(session)
-        for summary in pending or close_behind(session):
+        if not pending:
+            return []
+        for summary in pending:
             left = session.time_left_s()
             if session.bench.interrupts.count:
-                return ["not measured again: the study was interrupted"] if pending else []
+                return ["not measured again: the study was interrupted"]
             if left is not None and left < expected_again_s(session.records()):
-                return ["not measured again: the budget was spent"] if pending else []
+                return ["not measured again: the budget was spent"]
             _measure_again(session, summary)
-    if unconfirmed(session):
-        return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]
-    return []
+    if not unconfirmed(session):
+        return []
+    return [f"the choice still moved after {MAX_ROUNDS} rounds of measuring again"]
 
 
 def export(session: Session, directory: Path, *, reservations: Sequence[str] = ()) -> list[Path]:
@@ -171,11 +188,14 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
 def close_behind(session: Session) -> list[ConfigSummary]:
     """Return those that may truly score highest, rest on one measurement and are not chosen.
 
-    At most `MOST_CONTENDERS`, the best scores first.
+    At most `MOST_CONTENDERS`, the best scores first; none where learning was kept from elsewhere,
+    of which another measurement tells nothing.
 
     Raises:
         ExportRefused: see `contest_of`.
     """
+    if session.kept is not None:
+        return []
     contest = _contest(session)
     chosen = {choice.summary.config for choice in choose(contest).values()}
     close = [candidate.summary for candidate in contenders(contest.front, contest.rules)]

@@ -25,7 +25,7 @@ from tuner.calibration import (
 from tuner.closing import close_stale_trials, heartbeat_of
 from tuner.crew import Crew
 from tuner.errors import ExportRefused, NothingFeasible
-from tuner.finalists import confirm, export
+from tuner.finalists import export, hold_contest
 from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
@@ -190,7 +190,7 @@ def finish(session: Session, reason: str) -> Ending:
         )
         return Ending(reason, refusal=str(refusal), exit_code=refusal.exit_code)
     try:
-        notes = confirm(session)
+        notes = hold_contest(session)
         if session.bench.interrupts.count:
             return _stopped(session, reason, notes)
         paths = export(session, session.config.profiles_folder(name), reservations=notes)

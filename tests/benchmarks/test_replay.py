@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 import statistics
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from grid import Grid, Row, write_grid
-from priors import LEFT_OUT, fits_of, priors_of
+from priors import LEFT_OUT, fit_of, fits_of, priors_of
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
 from replay_half import Half, halves
@@ -23,9 +24,17 @@ from replay_words import in_words
 
 from tests.benchmarks.made_up_grid import made_up_grid
 from tuner.aggregate import hardware_of
-from tuner.finalists import close_behind, confirm, num_finalists, unconfirmed
+from tuner.finalists import (
+    MOST_CONTENDERS,
+    close_behind,
+    confirm,
+    hold_contest,
+    num_finalists,
+    unconfirmed,
+)
 from tuner.score import FULL_UTIL
 from tuner.space import HardwareConfig, SearchSpace
+from tuner.stopping import expected_again_s
 from tuner.trials import search
 
 SPACE = SearchSpace((16, 64, 256), (16, 64), (2, 4), (2, 4))
@@ -162,14 +171,23 @@ def test_the_chosen_and_what_came_close_are_measured_twice(grid: Grid) -> None:
     session = calibrated(searched, METHODS["random"], seed=0, budget_s=None)
     heartbeat: Any = NoHeartbeat()
     search(session, heartbeat)
-    once = {r.trial for r in session.records()} - {0}
     assert unconfirmed(session)
-    assert close_behind(session)
     assert confirm(session) == []
-    assert unconfirmed(session) == close_behind(session) == []
-    again = {r.trial for r in session.records() if r.replicate == 1} - {0}
-    chosen = {r.trial for r in session.records() if hardware_of(r) in exported(session).values()}
-    assert chosen - {0} < again < once
+    assert unconfirmed(session) == []
+    close = [summary.config for summary in close_behind(session)]
+    assert 0 < len(close) <= MOST_CONTENDERS
+    # No time for one and for a choice that it moves: none is measured.
+    unlimited, again_s = session.config, expected_again_s(session.records())
+    budget_s = session.clock.now_s + 1.9 * again_s
+    session.config = unlimited.model_copy(update={"budget": budget_s})
+    before = session.records()
+    assert hold_contest(session) == []
+    assert session.records() == before
+    session.config = unlimited
+    assert hold_contest(session) == []
+    again = [hardware_of(r) for r in session.records() if r not in before]
+    assert again[: len(close)] == close
+    assert unconfirmed(session) == []
 
 
 def test_a_repeat_that_was_not_recorded_is_not_made() -> None:
@@ -178,7 +196,7 @@ def test_a_repeat_that_was_not_recorded_is_not_made() -> None:
     heartbeat: Any = NoHeartbeat()
     search(session, heartbeat)
     before_s, chosen = session.clock.now_s, exported(session)
-    confirm(session)
+    hold_contest(session)
     assert session.clock.now_s == before_s
     assert exported(session) == chosen
     again = [r for r in session.records() if r.trial > 0 and r.replicate > 0]
@@ -213,12 +231,35 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
     fit = fits_of(table)["util"]
     assert fit.slopes == pytest.approx([0.0, 4 / FULL_UTIL, 0.0, 0.0], abs=1e-9)
     assert fit.noise == 0.0
-    assert priors_of([table, table]).util.slopes == pytest.approx((*fit.slopes, 0.0))
+    # Of a table with half the slope and one with the whole: three quarters.
+    flatter = [
+        replace(row, record=replace(row.record, device_util=(row.record.device_util or 0.0) / 2))
+        for row in table.rows
+    ]
+    halved = replace(table, rows=tuple(flatter))
+    assert priors_of([table, halved]).util.slopes[1] == pytest.approx(3 / FULL_UTIL)
+    unmeasured = [replace(r, record=replace(r.record, device_util=None)) for r in table.rows]
+    with pytest.raises(ValueError, match="must have util of 6 configs or more"):
+        fits_of(replace(table, rows=tuple(unmeasured)))
     paths = [tmp_path / f"{name}.json.gz" for name in ("one", "other")]
-    for path in paths:
-        write_grid(path, table)
+    for path, grid in zip(paths, (table, halved), strict=True):
+        write_grid(path, grid)
     found = run_all(paths, [LEFT_OUT], seeds=2, nulls=[])["methods"]
     assert found[LEFT_OUT]["replays"] == 4
+
+
+def test_a_repeats_noise_is_not_taken_for_what_configs_differ_by() -> None:
+    # Configs differ by ± 1 beside the slopes, measurements by ± 0.5.
+    configs, draws = SPACE.configs(), random.Random(0)
+    for number in (2, 20):
+        values = {
+            config: [truth + draws.choice((-0.5, 0.5)) for _ in range(number)]
+            for config in configs
+            for truth in [draws.choice((-1.0, 1.0))]
+        }
+        fit = fit_of(values)
+        assert fit.noise == pytest.approx(0.5, rel=0.3)
+        assert fit.deviation == pytest.approx(1.0, rel=0.3)
 
 
 def test_seeds_alone_do_not_narrow_an_interval() -> None:

@@ -17,7 +17,8 @@ from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
 LEVEL = 2.0
-"""Variance of the level that all configs share, likewise: one measurement nearly settles it."""
+"""Variance of the level that all configs share, as a share of the doubt's square: one measurement
+nearly settles it."""
 CERTAINTY = 4.0
 """How many measurements the doubt before any of them counts as."""
 MOST = 400
@@ -56,6 +57,9 @@ QUALITY = Prior((-0.06, 0.0, 0.06, 0.0, 0.0), (4.0, 4.0, 4.0, 4.0, 1.5), doubt=0
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
 2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
 
+RATES_DOUBT = 0.3
+"""The doubt of quality where there are several learning rates: supposed, as tables have one."""
+
 PRIORS = {
     "cpu": Priors(
         util=Prior((0.0,) * 5, (1.5, 1.5, 1.5, 1.5, 100.0), doubt=0.07, noise=0.3),
@@ -75,9 +79,9 @@ PRIORS = {
 """By kind of device: `util` is a share of `FULL_UTIL`, `log_sps` log₂ of env-steps/s.
 
 Each epoch goes through the batch again, the rollout does not; larger products and more environments
-spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers are about what
-tables recorded on two cores come to (`benchmarks/priors.py`). A GPU is kept busier by more rows in
-each product; its numbers are supposed, since no table of one has been recorded.
+spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers, and quality's,
+are about what tables recorded on two cores come to (`benchmarks/priors.py`). A GPU is kept busier
+by more rows in each product; its other numbers are supposed, since no table of one is recorded.
 """
 
 
@@ -163,7 +167,8 @@ class ScoreModel:
         references: ScoreReferences,
         measured: Sequence[Measured],
         running: Sequence[HardwareConfig] = (),
-        priors: Priors = PRIORS["cpu"],
+        *,
+        priors: Priors,
     ) -> None:
         """Learn what scores are.
 
@@ -180,7 +185,7 @@ class ScoreModel:
         quality = [(m.config, m.quality_score) for m in measured if m.quality_score is not None]
         log_sps = [(m.config, math.log2(m.sps)) for m in measured if m.sps]
         self.util = Part.of(priors.util, util, running)
-        self.quality = Part.of(priors.quality, quality, running)
+        self.quality = Part.of(_of_rates(priors.quality, quality), quality, running)
         self.log_sps = Part.of(priors.log_sps, log_sps, running)
 
     def sps(self, configs: Sequence[HardwareConfig]) -> Array:
@@ -207,6 +212,12 @@ class ScoreModel:
         total = sum(weights[name] for name in used)
         scores = np.asarray(sum(weights[name] * parts[name] for name in used) / total)
         return np.where(quality > FAILED, scores, 0.0) if "quality" in used else scores
+
+
+def _of_rates(quality: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> Prior:
+    """Return what is expected of quality where configs have several learning rates, too."""
+    has_several = any(config.learning_rate is not None for config, _ in known)
+    return replace(quality, doubt=max(quality.doubt, RATES_DOUBT)) if has_several else quality
 
 
 def _draw(

@@ -116,7 +116,7 @@ class StructuredSampler(BaseSampler):
             and (config := config_of(_params(trial))) is not None
         ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
-        model = ScoreModel(references.scores(), measured, running, priors)
+        model = ScoreModel(references.scores(), measured, running, priors=priors)
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)

@@ -18,7 +18,15 @@ LARGER, MORE_EPOCHS = replace(BASELINE, num_minibatches=2), replace(BASELINE, nu
 
 
 def model(*measured: Measured, running: Sequence[HardwareConfig] = ()) -> ScoreModel:
-    return ScoreModel(REFERENCES, [MEASURED, *measured], running)
+    return model_of([MEASURED, *measured], running)
+
+
+def model_of(
+    measured: Sequence[Measured],
+    running: Sequence[HardwareConfig] = (),
+    references: ScoreReferences = REFERENCES,
+) -> ScoreModel:
+    return ScoreModel(references, measured, running, priors=PRIORS["cpu"])
 
 
 def mean(part: Part | None, config: HardwareConfig) -> float:
@@ -41,7 +49,7 @@ def test_what_was_measured_is_expected_again() -> None:
 def test_larger_minibatches_are_expected_to_keep_a_gpu_busier_and_to_learn_less(
     kind: str, busier: float, quicker: float
 ) -> None:
-    # One doubling: of a GPU 0.06 of 80 % utilisation; -0.06 of quality, 2 ** 0.1 of the speed.
+    # One doubling: of a GPU 0.06 of 80 % utilisation; -0.06 of quality; the speed.
     found = ScoreModel(REFERENCES, [MEASURED], priors=PRIORS[kind])
     assert mean(found.util, LARGER) == pytest.approx(60.0 / FULL_UTIL + busier)
     assert mean(found.quality, LARGER) == pytest.approx(0.5 - 0.06)
@@ -66,9 +74,9 @@ def test_a_measurement_overrules_what_was_expected_there_and_around() -> None:
 
 def test_a_device_that_did_nothing_was_measured_all_the_same() -> None:
     idle = replace(MEASURED, device_util=0.0)
-    assert mean(ScoreModel(REFERENCES, [idle]).util, BASELINE) == 0.0
+    assert mean(model_of([idle]).util, BASELINE) == 0.0
     unknown = replace(MEASURED, device_util=None)
-    assert ScoreModel(REFERENCES, [unknown]).util is None
+    assert model_of([unknown]).util is None
 
 
 def test_doubt_is_least_where_it_was_measured_and_grows_with_the_distance() -> None:
@@ -92,18 +100,18 @@ def test_what_is_being_measured_leaves_less_doubt_around_it_and_expects_nothing_
 
 def test_of_many_values_the_last_are_learned_from() -> None:
     old = Measured(BASELINE, device_util=60.0, quality_score=0.0, sps=1.0)
-    known = ScoreModel(REFERENCES, [old] * 10 + [MEASURED] * MOST)
+    known = model_of([old] * 10 + [MEASURED] * MOST)
     assert mean(known.quality, BASELINE) == pytest.approx(0.5)
 
 
 def test_nothing_measured_is_nothing_expected() -> None:
-    drawn = ScoreModel(REFERENCES, []).draw([BASELINE], random=np.random.default_rng(0))
+    drawn = model_of([]).draw([BASELINE], random=np.random.default_rng(0))
     assert drawn.max() == 0.0
 
 
 def test_what_learns_nothing_is_worth_nothing_however_busy_and_quick() -> None:
     lost = Measured(BASELINE, device_util=100.0, quality_score=0.0, sps=1e6)
-    drawn = ScoreModel(REFERENCES, [lost] * 50).draw([BASELINE], random=np.random.default_rng(0))
+    drawn = model_of([lost] * 50).draw([BASELINE], random=np.random.default_rng(0))
     assert np.median(drawn) == 0.0
 
 
@@ -118,7 +126,8 @@ def test_draws_are_scores() -> None:
 def test_only_the_parts_in_use_count() -> None:
     alone = ScoreReferences(sps=100_000.0, components=("sps",))
     unjudged = replace(MEASURED, device_util=None, quality_score=None)
-    drawn = ScoreModel(alone, [unjudged] * 50).draw([BASELINE], random=np.random.default_rng(0))
+    found = model_of([unjudged] * 50, references=alone)
+    drawn = found.draw([BASELINE], random=np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(0.5, abs=0.02)
 
 
@@ -127,7 +136,7 @@ def test_a_learning_rate_matters_for_quality_alone() -> None:
         Measured(replace(BASELINE, learning_rate=rate), 60.0, quality, 100_000.0)
         for rate, quality in ((3e-4, 0.3), (3e-3, 0.8))
     ]
-    found = ScoreModel(REFERENCES, known)
+    found = model_of(known)
     slow, quick = (replace(LARGER, learning_rate=rate) for rate in (3e-4, 3e-3))
     assert mean(found.quality, slow) + 0.2 < mean(found.quality, quick)
     assert found.sps([slow])[0] == pytest.approx(found.sps([quick])[0], rel=1e-3)

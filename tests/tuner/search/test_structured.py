@@ -18,9 +18,9 @@ from tests.tuner.search.test_sampler import suggest
 from tuner.aggregate import hardware_of
 from tuner.goal import objective_of
 from tuner.score import score
-from tuner.search.expectation import Measured
+from tuner.search.expectation import PRIORS, Measured
 from tuner.search.sampler import distributions, make_sampler
-from tuner.search.structured import _parts, _references
+from tuner.search.structured import _parts, _priors, _references
 from tuner.space import CPU_SPACE, HardwareConfig
 
 BASELINE = HardwareConfig(64, 64, 4, 4)
@@ -145,6 +145,12 @@ def test_two_workers_at_once_do_not_try_neighbours() -> None:
         for mine, theirs in zip(first.as_dict().values(), beside.as_dict().values(), strict=True)
     ]
     assert sum(doublings) >= 2
+
+
+def test_a_cpu_is_expected_to_be_busy_whatever_its_config() -> None:
+    assert _priors({"hardware": {"kind": "cpu"}}) is PRIORS["cpu"]
+    assert _priors({"hardware": {"kind": "gpu"}}) is PRIORS["gpu"]
+    assert _priors({"hardware": {"kind": "tpu"}}) is _priors({}) is PRIORS["gpu"]
 
 
 def test_a_study_for_seconds_is_searched_by_its_values() -> None:
