@@ -53,7 +53,7 @@ class Priors:
     log_sps: Prior
 
 
-QUALITY = Prior((-0.06, 0.0, 0.06, 0.0, 0.0), (4.0, 4.0, 4.0, 4.0, 1.5), doubt=0.1, noise=0.25)
+QUALITY = Prior((-0.06, 0.0, 0.06, 0.0, 0.0), (3.0, 3.0, 3.0, 3.0, 1.5), doubt=0.1, noise=0.3)
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
 2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
 
@@ -62,10 +62,10 @@ RATES_DOUBT = 0.3
 
 PRIORS = {
     "cpu": Priors(
-        util=Prior((0.0,) * 5, (1.5, 1.5, 1.5, 1.5, 100.0), doubt=0.07, noise=0.3),
+        util=Prior((0.0,) * 5, (1.3, 1.3, 1.3, 1.3, 100.0), doubt=0.05, noise=1.0),
         quality=QUALITY,
         log_sps=Prior(
-            (0.12, 0.0, -0.7, 0.03, 0.0), (4.0, 4.0, 4.0, 4.0, 100.0), doubt=0.25, noise=0.4
+            (0.12, 0.02, -0.74, 0.0, 0.0), (3.6, 3.6, 3.6, 3.6, 100.0), doubt=0.24, noise=0.7
         ),
     ),
     "gpu": Priors(

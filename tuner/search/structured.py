@@ -121,6 +121,8 @@ class StructuredSampler(BaseSampler):
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
         scores = [r.final_score or 0.0 for r in records if r.quality_acceptable is not False]
+        if running:  # a neighbour of what others are measuring need not be as good once more
+            scores += model.draw(running, random=self._draws).mean(axis=1).tolist()
         gain = np.maximum(0.0, drawn - max(scores, default=0.0)).mean(axis=1)
         worth = gain / _cost(model.sps(fitting)) + LEAST * drawn.mean(axis=1)
         return fitting[int(np.argmax(worth))]
