@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 COLOURS = {
     "structured": "#0072b2", "random": "#888888", "tpe": "#d55e00", "gp": "#009e73",
     "ascending_patience3": "#cc79a7", "grid": "#e69f00",
+    "structured_left_out": "#56b4e9", "structured_without_slopes": "#f0e442",
+    "tpe_eager": "#000000",
 }  # fmt: skip
 """Of Okabe and Ito, which the colour-blind can tell apart."""
 SIZE = (4.2, 3.4)
@@ -36,5 +38,5 @@ def plot(document: dict[str, Any], file: Path) -> None:
         panel.set_xlabel("% of the table's device-seconds")
         panel.axhline(0, color="black", linewidth=0.5)
     panels[0].set_ylabel("mean normalised regret of balanced")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(file)

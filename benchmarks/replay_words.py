@@ -13,21 +13,21 @@ def in_words(document: dict[str, Any]) -> str:
     lines = [
         f"{len(document['noise'])} tables, {document['seeds']} seeds each; normalised regret (0: "
         "as what all measurements would export, 1: the median config)",
-        f"{'balanced':20s} " + " ".join(f"{f'at {share:.0%}':>18s}" for share in SHARES)
+        f"{'balanced':26s} " + " ".join(f"{f'at {share:.0%}':>18s}" for share in SHARES)
         + f" {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} {'OOM':>4s} {'trials':>7s}  judged",
     ]  # fmt: skip
     for method, found in document["methods"].items():
         told = found["balanced"]
         cells = [_regret(told, str(share)) for share in SHARES]
         lines.append(
-            f"{method:20s} " + " ".join(f"{cell:>18s}" for cell in cells)
+            f"{method:26s} " + " ".join(f"{cell:>18s}" for cell in cells)
             + f" {_success(told):>12s} {_to_near(told):>8s} {_number(told.get('p_score')):>6s}"
             + f" {found['ooms']:4d} {found['trials'][last]:7.1f}"
             + f"  {told['judged']} of {found['replays']}"
         )  # fmt: skip
     if (random := document["methods"].get("random")) is not None:
         lines.append(
-            f"{'random, exactly':20s} "
+            f"{'random, exactly':26s} "
             + " ".join(f"{_number(random['random_exactly'][str(s)]):>18s}" for s in SHARES)
             + "   of as many trials, were the highest score exported"
         )
@@ -71,14 +71,14 @@ def in_words(document: dict[str, Any]) -> str:
 def _heading(what: str) -> str:
     share = f"at {SHARES[-1]:.0%}"
     return (
-        f"{what:26s} {'method':20s} {share:>18s} {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} "
+        f"{what:26s} {'method':26s} {share:>18s} {'within 10 %':>12s} {'to 5 %':>8s} {'P':>6s} "
         f"{'judged':>7s}"
     )
 
 
 def _row(what: str, method: str, told: dict[str, Any]) -> str:
     return (
-        f"{what:26s} {method:20s} {_regret(told, str(SHARES[-1])):>18s} {_success(told):>12s} "
+        f"{what:26s} {method:26s} {_regret(told, str(SHARES[-1])):>18s} {_success(told):>12s} "
         f"{_to_near(told):>8s} {_number(told.get('p_score')):>6s} {told['judged']:7d}"
     )
 
