@@ -196,8 +196,8 @@ def in_words(document: dict[str, Any]) -> str:
         scores = [row["final_score"] or 0.0 for row in rows]
         lines.append(
             f"{sampler}: score {statistics.fmean(scores):.3f} on average, "
-            f"{min(scores):.3f} to {max(scores):.3f} over {len(scores)} seeds, which chose "
-            f"{len({row['config'] for row in rows})} different configs"
+            f"{min(scores):.3f} to {max(scores):.3f} over {len(scores)} seeds; configs "
+            f"chosen: {len({row['config'] for row in rows})}"
         )
     return "\n".join(lines)
 
