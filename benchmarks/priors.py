@@ -5,8 +5,9 @@
 Of every table of `benchmarks/grids`: by least squares the slope of each part over the doublings of
 minibatch, batch, epochs and environments; the standard deviations of what is left, and between
 measurements of one config; and over how many doublings what is left is alike, by likelihood. What
-they come to on average is what `tuner/search/expectation.py` expects on a CPU. `replay.py --methods
-structured_left_out` expects what all tables but the one that is searched come to.
+they come to on average, and by how much slopes differ between tables, is what
+`tuner/search/expectation.py` expects on a CPU. `replay.py --methods structured_left_out` expects
+what all tables but the one that is searched come to.
 """
 
 import math
@@ -27,7 +28,7 @@ from replay_study import Method
 
 from tuner.aggregate import hardware_of
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import Prior, Priors, points_of
+from tuner.search.expectation import NUM_SLOPES, Prior, Priors, points_of
 from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
@@ -40,7 +41,6 @@ LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""
 RATES_LENGTH = {"util": 100.0, "quality": 1.5, "log_sps": 100.0}
 """Likewise for learning rates, of which tables have one: as is supposed."""
-NUM_SLOPES = 4
 LEAST_SHARE = 0.01
 """That signal has of what is left, and noise of the signal: nothing is without either."""
 TINY = 1e-12
@@ -73,6 +73,7 @@ def main() -> None:
             name: {part: asdict(fit) for part, fit in parts.items()} for name, parts in fits.items()
         },
         "mean": {part: asdict(fit) for part, fit in mean_of(fits.values()).items()},
+        "slopes_apart": slopes_apart(fits.values()),
     }
     deliver(document, in_words(document), arguments)
 
@@ -84,8 +85,9 @@ def left_out(others: Sequence[Grid]) -> Method:
 
 def priors_of(grids: Sequence[Grid]) -> Priors:
     """Return what tables on average let one expect."""
-    mean = mean_of([fits_of(grid) for grid in grids])
-    return Priors(**{part: _prior(part, fit) for part, fit in mean.items()})
+    fits = [fits_of(grid) for grid in grids]
+    apart = slopes_apart(fits)
+    return Priors(**{part: _prior(part, fit, apart[part]) for part, fit in mean_of(fits).items()})
 
 
 def fits_of(grid: Grid) -> dict[str, Fit]:
@@ -150,6 +152,18 @@ def mean_of(fits: Iterable[dict[str, Fit]]) -> dict[str, Fit]:
     return {part: _mean([table[part] for table in tables]) for part in PARTS}
 
 
+def slopes_apart(fits: Iterable[dict[str, Fit]]) -> dict[str, float]:
+    """Return the standard deviation of slopes between tables, of all dimensions together.
+
+    0 of a single table, which says nothing of others.
+    """
+    tables = list(fits)
+    if len(tables) < 2:
+        return dict.fromkeys(PARTS, 0.0)
+    slopes = {part: np.array([table[part].slopes for table in tables]) for part in PARTS}
+    return {part: math.sqrt(known.var(axis=0, ddof=1).mean()) for part, known in slopes.items()}
+
+
 def _mean(fits: Sequence[Fit]) -> Fit:
     return Fit(
         tuple(np.mean([fit.slopes for fit in fits], axis=0).tolist()),
@@ -159,12 +173,13 @@ def _mean(fits: Sequence[Fit]) -> Fit:
     )
 
 
-def _prior(part: str, fit: Fit) -> Prior:
+def _prior(part: str, fit: Fit, apart: float) -> Prior:
     return Prior(
         (*fit.slopes, 0.0),
         (*[fit.length] * len(fit.slopes), RATES_LENGTH[part]),
         doubt=fit.deviation,
         noise=max(LEAST_SHARE, (fit.noise / fit.deviation) ** 2),
+        slopes_doubt=apart / fit.deviation,
     )
 
 
@@ -184,6 +199,8 @@ def in_words(document: dict[str, Any]) -> str:
                 + " ".join(f"{slope:6.3f}" for slope in others)
                 + f" {fit['deviation']:6.3f} {fit['noise']:6.3f} {fit['length']:6.1f} ×2"
             )
+    apart = (f"{value:.3f} of {part}" for part, value in document["slopes_apart"].items())
+    lines.append(f"slopes of tables differ by (standard deviation): {', '.join(apart)}")
     return "\n".join(lines)
 
 

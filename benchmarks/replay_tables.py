@@ -10,7 +10,18 @@ from dataclasses import replace
 
 from grid import Grid, Row
 
-from tuner.space import HardwareConfig
+from tuner.space import DIMENSIONS, HardwareConfig
+
+_LEARNED = (
+    "mean_return",
+    "learning_return",
+    "entropy",
+    "policy_loss",
+    "value_loss",
+    "approx_kl",
+    "explained_variance",
+)
+"""What a record tells of learning."""
 
 
 def shuffled(grid: Grid, seed: int) -> Grid:
@@ -94,18 +105,47 @@ def noisy(grid: Grid, seed: int, deviation: float = 0.1) -> Grid:
     return replace(grid, rows=tuple(map(disturbed, grid.rows)))
 
 
+def opposed(grid: Grid, seed: int) -> Grid:
+    """Return a table in which every config learns as its opposite does, as fast as it itself is.
+
+    Opposite is what has the other end of every dimension: where few epochs and large minibatches
+    learned least, they learn most. The baseline learns so, too.
+    """
+    configs = {row.config for row in grid.rows}
+    choices = {name: sorted({getattr(c, name) for c in configs}) for name in DIMENSIONS}
+    rows: dict[tuple[HardwareConfig, int], list[Row]] = {}
+    for row in grid.rows:
+        rows.setdefault((row.config, row.repeat % 2), []).append(row)
+
+    def opposite(config: HardwareConfig) -> HardwareConfig:
+        ends = {n: values[-1 - values.index(getattr(config, n))] for n, values in choices.items()}
+        return HardwareConfig(**ends)
+
+    def taught(row: Row) -> Row:
+        of_half = rows.get((opposite(row.config), row.repeat % 2), [row])
+        other = of_half[row.repeat // 2 % len(of_half)]
+        if not row.record.status == other.record.status == "success":
+            return row
+        learned = {name: getattr(other.record, name) for name in _LEARNED}
+        slower = (other.record.sps or 1.0) / (row.record.sps or 1.0)
+        curve = tuple(replace(point, seconds=point.seconds * slower) for point in other.curve)
+        return Row(replace(row.record, **learned), curve, other.evaluation)
+
+    return replace(grid, rows=tuple(map(taught, grid.rows)))
+
+
 NULLS: dict[str, Callable[[Grid, int], Grid]] = {
     "shuffled": shuffled,
     "flat": flat,
     "infeasible": infeasible,
     "noisy": noisy,
+    "opposed": opposed,
 }
 
 
 def _baseline(grid: Grid) -> HardwareConfig:
     """Return the config that a study on a table starts from."""
-    numbers = str(grid.facts["settings"]["baseline"]).split(",")
-    return HardwareConfig(*map(int, numbers))
+    return HardwareConfig(**grid.facts["baseline"])
 
 
 def _as_of(row: Row, config: HardwareConfig) -> Row:

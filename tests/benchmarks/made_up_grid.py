@@ -7,7 +7,7 @@ from grid import VERSION, Grid, Row
 
 from storage.records import CurvePoint, TrialRecord
 from tuner.measurement import Evaluation
-from tuner.space import CPU_SPACE, HardwareConfig, SearchSpace
+from tuner.space import CPU_BASELINE, CPU_SPACE, HardwareConfig, SearchSpace
 
 ENV_STEPS = 200_000
 OPTIMUM = 0.45
@@ -28,6 +28,7 @@ def made_up_grid(
         "device": {"kind": "cpu", "name": "made up", "cores": 2.0},
         "settings": {"env": "stress", "baseline": "64,64,4,4",
                      **{k: list(v) for k, v in space.choices().items()}},
+        "baseline": CPU_BASELINE.as_dict(),
         "env_steps": ENV_STEPS,
         "chance": {
             "returns": [0.0, 0.001, -0.001], "best_return": OPTIMUM, "notes": [],

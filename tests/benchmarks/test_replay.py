@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from grid import Grid, Row, write_grid
-from priors import LEFT_OUT, fit_of, fits_of, priors_of
+from priors import LEFT_OUT, fit_of, fits_of, priors_of, slopes_apart
+from priors import mean_of as mean_of_fits
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
 from replay_half import Half, halves
@@ -106,6 +107,21 @@ def test_null_tables_have_as_many_measurements(grid: Grid) -> None:
         assert len(gone) / len(spoilt) == pytest.approx(0.2, abs=0.05)
         assert BASELINE not in {row.config for row in gone}
         assert all(row.record.device_util is None for row in gone)
+
+
+def test_an_opposed_table_learns_as_its_opposite_does_at_speeds_of_its_own(grid: Grid) -> None:
+    moved = {(row.config, row.repeat): row for row in NULLS["opposed"](grid, 0).rows}
+    known = {(row.config, row.repeat): row for row in grid.rows}
+    assert moved.keys() == known.keys()
+    one, other = HardwareConfig(16, 16, 4, 2), HardwareConfig(256, 64, 2, 4)
+    for repeat in range(4):
+        row = moved[one, repeat]
+        assert row.record.mean_return == known[other, repeat].record.mean_return
+        assert row.evaluation == known[other, repeat].evaluation
+        assert row.record.sps == known[one, repeat].record.sps
+        assert row.record.device_util == known[one, repeat].record.device_util
+        seconds = sum(point.seconds for point in row.curve)
+        assert seconds == pytest.approx(sum(point.seconds for point in known[one, repeat].curve))
 
 
 def test_on_shuffled_tables_nothing_is_gained_over_random(tmp_path: Path) -> None:
@@ -238,6 +254,13 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
     ]
     halved = replace(table, rows=tuple(flatter))
     assert priors_of([table, halved]).util.slopes[1] == pytest.approx(3 / FULL_UTIL)
+    # Of four slopes one is 4 of 80 % in the one table and 2 in the other: √((2 / 80)² / 2 / 4).
+    apart = slopes_apart([fits_of(table), fits_of(halved)])
+    assert apart["util"] == pytest.approx(2 / FULL_UTIL / math.sqrt(8))
+    both = mean_of_fits([fits_of(table), fits_of(halved)])["util"]
+    doubt = priors_of([table, halved]).util.slopes_doubt
+    assert doubt * both.deviation == pytest.approx(apart["util"])
+    assert priors_of([table]).util.slopes_doubt == 0.0
     unmeasured = [replace(r, record=replace(r.record, device_util=None)) for r in table.rows]
     with pytest.raises(ValueError, match="must have util of 6 configs or more"):
         fits_of(replace(table, rows=tuple(unmeasured)))

@@ -24,6 +24,10 @@ CERTAINTY = 4.0
 MOST = 400
 """Values that a part is learned from; of more the last ones, which a search has chosen best."""
 DRAWS = 256
+NUM_SLOPES = 4
+"""Dimensions with slopes: all but the learning rate."""
+ODDS = 2.0
+"""Logarithm of how much likelier values must be with slopes of their own: e² is about 7 times."""
 FAILED = 0.05
 """Quality up to which a config is taken to have learned nothing: no profile would be it."""
 
@@ -35,13 +39,15 @@ class Prior:
     `slopes` is its change with every doubling of minibatch, batch, epochs, environments and, where
     there are several, learning rate; `lengths` says over how many doublings configs are alike
     beside that; `doubt` is the standard deviation of what is left, `noise` the variance between
-    measurements of one config as a share of its square.
+    measurements of one config as a share of its square. `slopes_doubt` is how wrong slopes may be
+    for a workload, the standard deviation as a share of `doubt`; see `Part.fit`.
     """
 
     slopes: tuple[float, ...]
     lengths: tuple[float, ...]
     doubt: float
     noise: float
+    slopes_doubt: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,13 @@ class Priors:
     log_sps: Prior
 
 
-QUALITY = Prior((-0.06, 0.0, 0.06, 0.0, 0.0), (3.0, 3.0, 3.0, 3.0, 1.5), doubt=0.1, noise=0.3)
+QUALITY = Prior(
+    (-0.06, 0.0, 0.06, 0.0, 0.0),
+    (3.0, 3.0, 3.0, 3.0, 1.5),
+    doubt=0.1,
+    noise=0.3,
+    slopes_doubt=0.35,
+)
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
 2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
 
@@ -62,17 +74,33 @@ RATES_DOUBT = 0.3
 
 PRIORS = {
     "cpu": Priors(
-        util=Prior((0.0,) * 5, (1.3, 1.3, 1.3, 1.3, 100.0), doubt=0.05, noise=1.0),
+        util=Prior(
+            (0.0,) * 5, (1.3, 1.3, 1.3, 1.3, 100.0), doubt=0.05, noise=1.0, slopes_doubt=0.2
+        ),
         quality=QUALITY,
         log_sps=Prior(
-            (0.12, 0.02, -0.74, 0.0, 0.0), (3.6, 3.6, 3.6, 3.6, 100.0), doubt=0.24, noise=0.7
+            (0.12, 0.02, -0.74, 0.0, 0.0),
+            (3.6, 3.6, 3.6, 3.6, 100.0),
+            doubt=0.24,
+            noise=0.7,
+            slopes_doubt=0.2,
         ),
     ),
     "gpu": Priors(
-        util=Prior((0.06, 0.0, 0.0, 0.02, 0.0), (3.0, 4.0, 4.0, 4.0, 100.0), doubt=0.2, noise=0.15),
+        util=Prior(
+            (0.06, 0.0, 0.0, 0.02, 0.0),
+            (3.0, 4.0, 4.0, 4.0, 100.0),
+            doubt=0.2,
+            noise=0.15,
+            slopes_doubt=0.2,
+        ),
         quality=QUALITY,
         log_sps=Prior(
-            (0.1, 0.0, -0.7, 0.1, 0.0), (4.0, 6.0, 4.0, 6.0, 100.0), doubt=0.5, noise=0.15
+            (0.1, 0.0, -0.7, 0.1, 0.0),
+            (4.0, 6.0, 4.0, 6.0, 100.0),
+            doubt=0.5,
+            noise=0.15,
+            slopes_doubt=0.2,
         ),
     ),
 }
@@ -105,26 +133,42 @@ class Part:
 
     prior: Prior
     points: Array
+    middle: Array
     level: float
     factor: tuple[Array, bool]
     alpha: Array
     variance: float
+    evidence: float
 
     @classmethod
     def fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
-        """Learn from the values of one or more configs, some perhaps more than once."""
+        """Learn from the values of one or more configs, some perhaps more than once.
+
+        Slopes are taken as expected until values are far likelier with slopes of their own: to
+        doubt them from the start would send a search to the ends of the space.
+        """
+        sure = cls._fit(replace(prior, slopes_doubt=0.0), known)
+        unsure = cls._fit(prior, known)
+        return unsure if unsure.evidence > sure.evidence + ODDS else sure
+
+    @classmethod
+    def _fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
         known = known[-MOST:]
         points = points_of([config for config, _ in known])
+        middle = points.mean(axis=0)
         rest = np.array([value for _, value in known]) - _trend(prior, points)
         level = float(rest.mean())
         rest = rest - level
-        covariance = _covariance(prior, points, points)
+        covariance = _covariance(prior, points, points, middle)
         covariance[np.diag_indices_from(covariance)] += prior.noise
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
-        variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
-        return cls(prior, points, level, factor, alpha, float(variance))
+        certainty = len(rest) - 1 + CERTAINTY
+        variance = float(rest @ alpha + CERTAINTY * prior.doubt**2) / certainty
+        # Logarithm of the values' density, without what no prior changes: a Student's t.
+        evidence = -np.log(np.diag(factor[0])).sum() - certainty / 2 * math.log(variance)
+        return cls(prior, points, middle, level, factor, alpha, variance, float(evidence))
 
     @classmethod
     def of(
@@ -143,15 +187,16 @@ class Part:
         if not running:
             return part
         expected = zip(running, part.predict(running)[0].tolist(), strict=True)
-        return replace(cls.fit(prior, [*known, *expected]), variance=part.variance)
+        return replace(cls._fit(part.prior, [*known, *expected]), variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
         points = points_of(configs)
-        cross = _covariance(self.prior, points, self.points)
+        cross = _covariance(self.prior, points, self.points, self.middle)
         mean = self.level + _trend(self.prior, points) + cross @ self.alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
-        left = np.maximum(1e-6, 1 + LEVEL - explained)
+        before = 1 + LEVEL + (_tilted(self.prior, points, self.middle) ** 2).sum(axis=1)
+        left = np.maximum(1e-6, before - explained)
         return mean, np.sqrt(self.variance * left)
 
 
@@ -249,5 +294,18 @@ def _trend(prior: Prior, points: Array) -> Array:
     return np.asarray(points @ np.array(prior.slopes))
 
 
-def _covariance(prior: Prior, left: Array, right: Array) -> Array:
-    return np.asarray(matern(left, right, np.array(prior.lengths)) + LEVEL)
+def _covariance(prior: Prior, left: Array, right: Array, middle: Array) -> Array:
+    """Return how far what N and M configs have beside their trend goes together, [N, M].
+
+    Slopes turn around the middle of what was measured, whose level is known.
+    """
+    slopes = _tilted(prior, left, middle) @ _tilted(prior, right, middle).T
+    return np.asarray(matern(left, right, np.array(prior.lengths)) + slopes + LEVEL)
+
+
+def _tilted(prior: Prior, points: Array, middle: Array) -> Array:
+    """Return how far from the middle N configs lie, in what a doubt of the slopes comes to, [N, 4].
+
+    Learning rates have no slope: the best lies between others.
+    """
+    return np.asarray(prior.slopes_doubt * (points - middle)[:, :NUM_SLOPES])

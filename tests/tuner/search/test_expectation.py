@@ -72,6 +72,21 @@ def test_a_measurement_overrules_what_was_expected_there_and_around() -> None:
     assert known.sps([beyond])[0] < model().sps([beyond])[0]
 
 
+def test_slopes_that_mislead_are_unlearned_once_enough_was_measured() -> None:
+    # Every doubling of environments learns 0.12 more, where 0.06 less was expected.
+    known = [(replace(BASELINE, num_envs=64 * 2**n), 0.1 + 0.12 * n) for n in range(5)]
+    beyond, expected = replace(BASELINE, num_envs=64 * 2**5), PRIORS["cpu"].quality
+    held, free = (
+        Part.fit(prior, known) for prior in (replace(expected, slopes_doubt=0.0), expected)
+    )
+    assert mean(held, beyond) < 0.58 < mean(free, beyond)
+    # What lies far from all that was measured is so much less certain.
+    far = [HardwareConfig(8, 16, 8, 4)]
+    assert held.predict(far)[1][0] < free.predict(far)[1][0]
+    # Two values may differ by chance.
+    assert Part.fit(expected, known[:2]).prior.slopes_doubt == 0.0
+
+
 def test_a_device_that_did_nothing_was_measured_all_the_same() -> None:
     idle = replace(MEASURED, device_util=0.0)
     assert mean(model_of([idle]).util, BASELINE) == 0.0
