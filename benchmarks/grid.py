@@ -18,7 +18,7 @@ from storage.series import finite, from_columns, to_columns
 from tuner.aggregate import hardware_of
 from tuner.measurement import Evaluation, Measurement
 from tuner.outcome import Outcome
-from tuner.space import HardwareConfig
+from tuner.space import DIMENSIONS, HardwareConfig
 from tuner.throughput import measure_throughput
 
 VERSION = 1
@@ -114,6 +114,13 @@ def tables_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 def name_of(table: Path) -> str:
     """Return the name that a table was recorded under."""
     return table.name.removesuffix(SUFFIX)
+
+
+def workload_of(grid: Grid) -> str:
+    """Return what a table's configs were trained on: what is learned of one is of all such."""
+    of_search = (*DIMENSIONS, "baseline", "env_steps")
+    trained = {k: v for k, v in grid.facts["settings"].items() if k not in of_search}
+    return json.dumps(trained, sort_keys=True)
 
 
 def write_grid(path: Path, grid: Grid) -> None:

@@ -5,9 +5,9 @@
 Of every table of `benchmarks/grids`: by least squares the slope of each part over the doublings of
 minibatch, batch, epochs and environments; the standard deviations of what is left, and between
 measurements of one config; and over how many doublings what is left is alike, by likelihood. What
-they come to on average, and by how much slopes differ between tables, is what
+they come to on average over workloads, and by how much slopes differ between these, is what
 `tuner/search/expectation.py` expects on a CPU. `replay.py --methods structured_left_out` expects
-what all tables but the one that is searched come to.
+what the tables of other workloads come to.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from grid import Grid, add_grids, name_of, read_grid, tables_of
+from grid import Grid, add_grids, name_of, read_grid, tables_of, workload_of
 from ppo_document import deliver, facts, parser_of, this_device
 from replay_half import Half, halves
 from replay_judge import judged
@@ -35,7 +35,7 @@ from tuner.space import HardwareConfig
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 LEFT_OUT = "structured_left_out"
-"""The name of the method: ours, expecting what all other tables would have one expect."""
+"""The name of the method: ours, expecting what other workloads would have one expect."""
 PARTS = ("util", "quality", "log_sps")
 LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""
@@ -67,13 +67,15 @@ def main() -> None:
     parser = parser_of(__doc__)
     add_grids(parser)
     arguments = parser.parse_args()
-    fits = {name_of(table): fits_of(read_grid(table)) for table in tables_of(parser, arguments)}
+    grids = {name_of(table): read_grid(table) for table in tables_of(parser, arguments)}
+    workloads = fits_by_workload(list(grids.values()))
     document = facts(this_device()) | {
         "tables": {
-            name: {part: asdict(fit) for part, fit in parts.items()} for name, parts in fits.items()
+            name: {part: asdict(fit) for part, fit in fits_of(grid).items()}
+            for name, grid in grids.items()
         },
-        "mean": {part: asdict(fit) for part, fit in mean_of(fits.values()).items()},
-        "slopes_apart": slopes_apart(fits.values()),
+        "mean": {part: asdict(fit) for part, fit in mean_of(workloads).items()},
+        "slopes_apart": slopes_apart(workloads),
     }
     deliver(document, in_words(document), arguments)
 
@@ -84,10 +86,18 @@ def left_out(others: Sequence[Grid]) -> Method:
 
 
 def priors_of(grids: Sequence[Grid]) -> Priors:
-    """Return what tables on average let one expect."""
-    fits = [fits_of(grid) for grid in grids]
+    """Return what workloads on average let one expect."""
+    fits = fits_by_workload(grids)
     apart = slopes_apart(fits)
     return Priors(**{part: _prior(part, fit, apart[part]) for part, fit in mean_of(fits).items()})
+
+
+def fits_by_workload(grids: Sequence[Grid]) -> list[dict[str, Fit]]:
+    """Return the fits of each workload, the mean over its tables where it has several."""
+    fits: dict[str, list[dict[str, Fit]]] = {}
+    for grid in grids:
+        fits.setdefault(workload_of(grid), []).append(fits_of(grid))
+    return [mean_of(tables) for tables in fits.values()]
 
 
 def fits_of(grid: Grid) -> dict[str, Fit]:
@@ -153,14 +163,14 @@ def mean_of(fits: Iterable[dict[str, Fit]]) -> dict[str, Fit]:
 
 
 def slopes_apart(fits: Iterable[dict[str, Fit]]) -> dict[str, float]:
-    """Return the standard deviation of slopes between tables, of all dimensions together.
+    """Return the standard deviation of slopes between workloads, of all dimensions together.
 
-    0 of a single table, which says nothing of others.
+    0 of a single one, which says nothing of others.
     """
-    tables = list(fits)
-    if len(tables) < 2:
+    workloads = list(fits)
+    if len(workloads) < 2:
         return dict.fromkeys(PARTS, 0.0)
-    slopes = {part: np.array([table[part].slopes for table in tables]) for part in PARTS}
+    slopes = {part: np.array([fit[part].slopes for fit in workloads]) for part in PARTS}
     return {part: math.sqrt(known.var(axis=0, ddof=1).mean()) for part, known in slopes.items()}
 
 
@@ -200,7 +210,7 @@ def in_words(document: dict[str, Any]) -> str:
                 + f" {fit['deviation']:6.3f} {fit['noise']:6.3f} {fit['length']:6.1f} ×2"
             )
     apart = (f"{value:.3f} of {part}" for part, value in document["slopes_apart"].items())
-    lines.append(f"slopes of tables differ by (standard deviation): {', '.join(apart)}")
+    lines.append(f"slopes of workloads differ by (standard deviation): {', '.join(apart)}")
     return "\n".join(lines)
 
 

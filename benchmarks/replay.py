@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, add_grids, name_of, read_grid, tables_of
+from grid import Grid, add_grids, name_of, read_grid, tables_of, workload_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from priors import LEFT_OUT, left_out
 from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summary, times
@@ -44,7 +44,8 @@ DRAWS = 4
 class Job:
     """One method on one table, over some seeds; of a null table each job has a draw of its own.
 
-    `others` are all other tables, which `structured_left_out` takes its expectations from.
+    `others` are the tables of other workloads, which `structured_left_out` takes its expectations
+    from.
     """
 
     table: Path
@@ -72,7 +73,7 @@ def main() -> None:
     tables = tables_of(parser, arguments)
     document = facts(this_device()) | run_all(
         tables,
-        chosen_methods(parser, arguments.methods, len(tables)),
+        chosen_methods(parser, arguments.methods, len({workload_of(read_grid(t)) for t in tables})),
         seeds=4 if arguments.quick else arguments.seeds,
         nulls=tuple(NULLS) if arguments.nulls else (),
     )
@@ -83,13 +84,15 @@ def main() -> None:
         plot(document, arguments.out / "replay.svg")
 
 
-def chosen_methods(parser: argparse.ArgumentParser, names: str, num_tables: int) -> list[str]:
+def chosen_methods(parser: argparse.ArgumentParser, names: str, num_workloads: int) -> list[str]:
     """Return the methods that were asked for."""
     wanted, known = names.split(","), (*METHODS, LEFT_OUT)
     if unknown := [name for name in wanted if name not in known]:
         parser.error(f"--methods must be of {', '.join(known)}, but got {', '.join(unknown)}")
-    if LEFT_OUT in wanted and num_tables < 2:
-        parser.error(f"{LEFT_OUT} must have two tables, but got {num_tables}: record another one")
+    if LEFT_OUT in wanted and num_workloads < 2:
+        parser.error(
+            f"{LEFT_OUT} must have tables of two workloads, but got {num_workloads}: record another"
+        )
     return wanted
 
 
@@ -99,8 +102,10 @@ def run_all(
     """Return what every method comes to on every table, and over all of them."""
     # Seeds come in pairs, one for each half, so that every draw of a null is searched both ways.
     chunks = [tuple(seed for seed in range(seeds) if seed // 2 % DRAWS == i) for i in range(DRAWS)]
+    workloads = {table: workload_of(read_grid(table)) for table in tables}
+    others = {t: tuple(o for o in tables if workloads[o] != workloads[t]) for t in tables}
     jobs = [
-        Job(table, null, method, chunk, draw, tuple(t for t in tables if t != table))
+        Job(table, null, method, chunk, draw, others[table])
         for table, null, method, (draw, chunk) in itertools.product(
             tables, (None, *nulls), methods, tuple(enumerate(chunks))
         )

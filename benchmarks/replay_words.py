@@ -32,8 +32,8 @@ def in_words(document: dict[str, Any]) -> str:
             + "   of as many trials, were the highest score exported"
         )
     lines += [
-        f"within 10 % (of the gap from the median config to the best) and trials, the baseline "
-        f"among them: at {SHARES[-1]:.0%}; to 5 %: share of the table until that is first reached, "
+        f"within 10 % (of the gap from the median config to the best): at {SHARES[-2]:.0%} and "
+        f"{SHARES[-1]:.0%}; trials, the baseline among them: at {SHARES[-1]:.0%}; to 5 %: share of the table until that is first reached, "
         f"before finalists (never: not by {LONGEST:.0%})",
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
         "tables, halves and seeds; of one table little more than the range of its halves",
@@ -97,7 +97,9 @@ def _regret(told: dict[str, Any], share: str) -> str:
 
 
 def _success(told: dict[str, Any]) -> str:
-    return f"{told['regret'][str(SHARES[-1])]['success']['value']:.0%}" if told["judged"] else ""
+    if not told["judged"]:
+        return ""
+    return ", ".join(f"{told['regret'][str(s)]['success']['value']:.0%}" for s in SHARES[-2:])
 
 
 def _to_near(told: dict[str, Any]) -> str:

@@ -252,8 +252,11 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
         replace(row, record=replace(row.record, device_util=(row.record.device_util or 0.0) / 2))
         for row in table.rows
     ]
-    halved = replace(table, rows=tuple(flatter))
+    elsewhere = {**table.facts["settings"], "learning_rate": "1e-3"}
+    halved = Grid({**table.facts, "settings": elsewhere}, tuple(flatter))
     assert priors_of([table, halved]).util.slopes[1] == pytest.approx(3 / FULL_UTIL)
+    # A workload counts once, however many tables it has.
+    assert priors_of([table, table, halved]) == priors_of([table, halved])
     # Of four slopes one is 4 of 80 % in the one table and 2 in the other: √((2 / 80)² / 2 / 4).
     apart = slopes_apart([fits_of(table), fits_of(halved)])
     assert apart["util"] == pytest.approx(2 / FULL_UTIL / math.sqrt(8))
