@@ -18,7 +18,7 @@ from storage.series import finite, from_columns, to_columns
 from tuner.aggregate import hardware_of
 from tuner.measurement import Evaluation, Measurement
 from tuner.outcome import Outcome
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import HardwareConfig
 from tuner.throughput import measure_throughput
 
 VERSION = 1
@@ -116,11 +116,10 @@ def name_of(table: Path) -> str:
     return table.name.removesuffix(SUFFIX)
 
 
-def workload_of(grid: Grid) -> str:
-    """Return what a table's configs were trained on: what is learned of one is of all such."""
-    of_search = (*DIMENSIONS, "baseline", "env_steps")
-    trained = {k: v for k, v in grid.facts["settings"].items() if k not in of_search}
-    return json.dumps(trained, sort_keys=True)
+def environment_of(grid: Grid) -> str:
+    """Return what a table's configs were trained on: its tables are no strangers to each other."""
+    settings = grid.facts["settings"]
+    return json.dumps({name: settings.get(name) for name in ("env", "env_params")})
 
 
 def write_grid(path: Path, grid: Grid) -> None:

@@ -5,9 +5,9 @@
 Of every table of `benchmarks/grids`: by least squares the slope of each part over the doublings of
 minibatch, batch, epochs and environments; the standard deviations of what is left, and between
 measurements of one config; and over how many doublings what is left is alike, by likelihood. What
-they come to on average over workloads, and by how much slopes differ between these, is what
+they come to on average over environments, and by how much slopes differ between these, is what
 `tuner/search/expectation.py` expects on a CPU. `replay.py --methods structured_left_out` expects
-what the tables of other workloads come to.
+what the tables of other environments come to.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from grid import Grid, add_grids, name_of, read_grid, tables_of, workload_of
+from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, this_device
 from replay_half import Half, halves
 from replay_judge import judged
@@ -28,14 +28,14 @@ from replay_study import Method
 
 from tuner.aggregate import hardware_of
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import NUM_SLOPES, Prior, Priors, points_of
+from tuner.search.expectation import NUM_SLOPES, PRIORS, Prior, Priors, points_of
 from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 LEFT_OUT = "structured_left_out"
-"""The name of the method: ours, expecting what other workloads would have one expect."""
+"""The name of the method: ours, expecting what other environments let one expect."""
 PARTS = ("util", "quality", "log_sps")
 LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""
@@ -43,6 +43,8 @@ RATES_LENGTH = {"util": 100.0, "quality": 1.5, "log_sps": 100.0}
 """Likewise for learning rates, of which tables have one: as is supposed."""
 LEAST_SHARE = 0.01
 """That signal has of what is left, and noise of the signal: nothing is without either."""
+MOST_DOUBT = 10.0
+"""Of slopes, as a share of what is left beside them: of tables that are exactly linear."""
 TINY = 1e-12
 """Variance of what does not differ at all."""
 
@@ -68,36 +70,47 @@ def main() -> None:
     add_grids(parser)
     arguments = parser.parse_args()
     grids = {name_of(table): read_grid(table) for table in tables_of(parser, arguments)}
-    workloads = fits_by_workload(list(grids.values()))
+    fits = {name: fits_of(grid) for name, grid in grids.items()}
+    environments = by_environment(list(grids.values()), list(fits.values()))
     document = facts(this_device()) | {
         "tables": {
-            name: {part: asdict(fit) for part, fit in fits_of(grid).items()}
-            for name, grid in grids.items()
+            name: {part: asdict(fit) for part, fit in parts.items()} for name, parts in fits.items()
         },
-        "mean": {part: asdict(fit) for part, fit in mean_of(workloads).items()},
-        "slopes_apart": slopes_apart(workloads),
+        "mean": {part: asdict(fit) for part, fit in mean_of(environments).items()},
+        "slopes_apart": slopes_apart(environments),
     }
     deliver(document, in_words(document), arguments)
 
 
 def left_out(others: Sequence[Grid]) -> Method:
-    """Return the method for a table, fitted to the `others`."""
+    """Return the method for a table, fitted to the `others`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not others:
+        raise ValueError(f"{LEFT_OUT} must have tables of two environments, but got one")
     return Method(partial(expecting, priors_of(others)), {"patience": NEVER})
 
 
 def priors_of(grids: Sequence[Grid]) -> Priors:
-    """Return what workloads on average let one expect."""
-    fits = fits_by_workload(grids)
+    """Return what the tables of some environments on average let one expect."""
+    fits = by_environment(grids, [fits_of(grid) for grid in grids])
     apart = slopes_apart(fits)
-    return Priors(**{part: _prior(part, fit, apart[part]) for part, fit in mean_of(fits).items()})
+    return Priors(
+        **{
+            part: _prior(part, fit, None if apart is None else apart[part])
+            for part, fit in mean_of(fits).items()
+        }
+    )
 
 
-def fits_by_workload(grids: Sequence[Grid]) -> list[dict[str, Fit]]:
-    """Return the fits of each workload, the mean over its tables where it has several."""
-    fits: dict[str, list[dict[str, Fit]]] = {}
-    for grid in grids:
-        fits.setdefault(workload_of(grid), []).append(fits_of(grid))
-    return [mean_of(tables) for tables in fits.values()]
+def by_environment(grids: Sequence[Grid], fits: Sequence[dict[str, Fit]]) -> list[dict[str, Fit]]:
+    """Return the fits of each environment, the mean over its tables where it has several."""
+    groups: dict[str, list[dict[str, Fit]]] = {}
+    for grid, fit in zip(grids, fits, strict=True):
+        groups.setdefault(environment_of(grid), []).append(fit)
+    return [mean_of(tables) for tables in groups.values()]
 
 
 def fits_of(grid: Grid) -> dict[str, Fit]:
@@ -162,15 +175,14 @@ def mean_of(fits: Iterable[dict[str, Fit]]) -> dict[str, Fit]:
     return {part: _mean([table[part] for table in tables]) for part in PARTS}
 
 
-def slopes_apart(fits: Iterable[dict[str, Fit]]) -> dict[str, float]:
-    """Return the standard deviation of slopes between workloads, of all dimensions together.
+def slopes_apart(fits: Sequence[dict[str, Fit]]) -> dict[str, float] | None:
+    """Return the standard deviation of slopes between environments, of all dimensions together.
 
-    0 of a single one, which says nothing of others.
+    None of a single one, which says nothing of others.
     """
-    workloads = list(fits)
-    if len(workloads) < 2:
-        return dict.fromkeys(PARTS, 0.0)
-    slopes = {part: np.array([fit[part].slopes for fit in workloads]) for part in PARTS}
+    if len(fits) < 2:
+        return None
+    slopes = {part: np.array([fit[part].slopes for fit in fits]) for part in PARTS}
     return {part: math.sqrt(known.var(axis=0, ddof=1).mean()) for part, known in slopes.items()}
 
 
@@ -183,13 +195,16 @@ def _mean(fits: Sequence[Fit]) -> Fit:
     )
 
 
-def _prior(part: str, fit: Fit, apart: float) -> Prior:
+def _prior(part: str, fit: Fit, apart: float | None) -> Prior:
+    """Return what a fit lets one expect; doubting slopes as on any CPU where `apart` is None."""
+    supposed: Prior = getattr(PRIORS["cpu"], part)
+    doubted = supposed.slopes_doubt if apart is None else apart / fit.deviation
     return Prior(
         (*fit.slopes, 0.0),
         (*[fit.length] * len(fit.slopes), RATES_LENGTH[part]),
         doubt=fit.deviation,
         noise=max(LEAST_SHARE, (fit.noise / fit.deviation) ** 2),
-        slopes_doubt=apart / fit.deviation,
+        slopes_doubt=min(MOST_DOUBT, doubted),
     )
 
 
@@ -209,8 +224,13 @@ def in_words(document: dict[str, Any]) -> str:
                 + " ".join(f"{slope:6.3f}" for slope in others)
                 + f" {fit['deviation']:6.3f} {fit['noise']:6.3f} {fit['length']:6.1f} ×2"
             )
-    apart = (f"{value:.3f} of {part}" for part, value in document["slopes_apart"].items())
-    lines.append(f"slopes of workloads differ by (standard deviation): {', '.join(apart)}")
+    apart = document["slopes_apart"]
+    words = (
+        "unknown, of one environment"
+        if apart is None
+        else ", ".join(f"{value:.3f} of {part}" for part, value in apart.items())
+    )
+    lines.append(f"slopes of environments differ by (standard deviation): {words}")
     return "\n".join(lines)
 
 

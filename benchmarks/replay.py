@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, add_grids, name_of, read_grid, tables_of, workload_of
+from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from priors import LEFT_OUT, left_out
 from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summary, times
@@ -27,7 +27,7 @@ from replay_half import Half
 from replay_judge import Judge, both_ways
 from replay_methods import METHODS
 from replay_study import Method, replay
-from replay_tables import NULLS
+from replay_tables import DRAWN, NULLS
 from replay_words import in_words
 from scipy.stats import spearmanr
 
@@ -44,8 +44,8 @@ DRAWS = 4
 class Job:
     """One method on one table, over some seeds; of a null table each job has a draw of its own.
 
-    `others` are the tables of other workloads, which `structured_left_out` takes its expectations
-    from.
+    `others` are the tables of other environments, which `structured_left_out` takes its
+    expectations from.
     """
 
     table: Path
@@ -73,7 +73,9 @@ def main() -> None:
     tables = tables_of(parser, arguments)
     document = facts(this_device()) | run_all(
         tables,
-        chosen_methods(parser, arguments.methods, len({workload_of(read_grid(t)) for t in tables})),
+        chosen_methods(
+            parser, arguments.methods, len({environment_of(read_grid(t)) for t in tables})
+        ),
         seeds=4 if arguments.quick else arguments.seeds,
         nulls=tuple(NULLS) if arguments.nulls else (),
     )
@@ -84,14 +86,15 @@ def main() -> None:
         plot(document, arguments.out / "replay.svg")
 
 
-def chosen_methods(parser: argparse.ArgumentParser, names: str, num_workloads: int) -> list[str]:
+def chosen_methods(parser: argparse.ArgumentParser, names: str, num_environments: int) -> list[str]:
     """Return the methods that were asked for."""
     wanted, known = names.split(","), (*METHODS, LEFT_OUT)
     if unknown := [name for name in wanted if name not in known]:
         parser.error(f"--methods must be of {', '.join(known)}, but got {', '.join(unknown)}")
-    if LEFT_OUT in wanted and num_workloads < 2:
+    if LEFT_OUT in wanted and num_environments < 2:
         parser.error(
-            f"{LEFT_OUT} must have tables of two workloads, but got {num_workloads}: record another"
+            f"{LEFT_OUT} must have tables of two environments, but got {num_environments}; "
+            "record another"
         )
     return wanted
 
@@ -102,8 +105,8 @@ def run_all(
     """Return what every method comes to on every table, and over all of them."""
     # Seeds come in pairs, one for each half, so that every draw of a null is searched both ways.
     chunks = [tuple(seed for seed in range(seeds) if seed // 2 % DRAWS == i) for i in range(DRAWS)]
-    workloads = {table: workload_of(read_grid(table)) for table in tables}
-    others = {t: tuple(o for o in tables if workloads[o] != workloads[t]) for t in tables}
+    environments = {table: environment_of(read_grid(table)) for table in tables}
+    others = {t: tuple(o for o in tables if environments[o] != environments[t]) for t in tables}
     jobs = [
         Job(table, null, method, chunk, draw, others[table])
         for table, null, method, (draw, chunk) in itertools.product(
@@ -165,13 +168,15 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     if job.null is not None:
         grid = NULLS[job.null](grid, job.draw)
     ways = both_ways(grid)
-    table = (job.name, job.draw if job.null else 0)
+    # Draws of a null that is not drawn by chance are one table; so are those of an environment.
+    drawn = (environment_of(grid), job.draw if job.null in DRAWN else 0)
     if job.method == LEFT_OUT:
         method = left_out([read_grid(other) for other in job.others])
     else:
         method = METHODS[job.method]
     return [
-        {"place": (table, seed % 2)} | run_seed(method, *ways[seed % 2], seed) for seed in job.seeds
+        {"place": (drawn, (job.name, seed % 2))} | run_seed(method, *ways[seed % 2], seed)
+        for seed in job.seeds
     ]
 
 

@@ -17,8 +17,8 @@ NEAR = 0.05
 """The normalised regret whose device-seconds are reported."""
 GOOD = 0.1
 """The normalised regret that a replay must not exceed to have succeeded."""
-Place = tuple[Hashable, int]
-"""Where a replay was judged: on which table (of a null, which draw of it), by which half."""
+Place = tuple[Hashable, Hashable]
+"""Where a replay was judged: on which environment's tables (of a null, which draw), which half."""
 POINTS = 40
 """Times at which a search is compared with a random one for its P-score."""
 RESAMPLES = 1_000
@@ -102,12 +102,12 @@ def ahead_of(
 
 
 def mean_of(values: Sequence[float], places: Sequence[Place]) -> dict[str, float]:
-    """Return the mean with its 95 % bootstrap interval: over tables, their halves, and seeds.
+    """Return the mean with its 95 % bootstrap interval: environments, halves of tables, seeds.
 
     In that order, since no number of seeds tells what other measurements, or another table, would
     have said. Of one table it is little more than the range of its two halves.
     """
-    groups: dict[Hashable, dict[int, list[float]]] = {}
+    groups: dict[Hashable, dict[Hashable, list[float]]] = {}
     for value, (table, half) in zip(values, places, strict=True):
         groups.setdefault(table, {}).setdefault(half, []).append(value)
     tables = [[np.array(half) for half in halves.values()] for halves in groups.values()]

@@ -34,7 +34,7 @@ def _eager_tpe(config: StudyConfig, seed: int) -> BaseSampler:
 def _without_slopes(config: StudyConfig, seed: int) -> BaseSampler:
     known = PRIORS["cpu"]
     level = [
-        replace(prior, slopes=(0.0,) * len(prior.slopes))
+        replace(prior, slopes=(0.0,) * len(prior.slopes), slopes_doubt=0.0)
         for prior in (known.util, known.quality, known.log_sps)
     ]
     return expecting(Priors(*level), config, seed)
@@ -50,7 +50,7 @@ METHODS: dict[str, Method] = {
     "structured": _method("structured"),
     "structured_lossless": _method("structured", pruner="lossless"),
     "structured_median": _method("structured", pruner="median"),
-    # What the slopes of its expectations are worth.
+    # What slopes are worth, expected or learned.
     "structured_without_slopes": Method(_without_slopes, {"patience": NEVER}),
     "random": _method("random"),
     "grid": _method("grid"),

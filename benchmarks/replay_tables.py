@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from grid import Grid, Row
 
-from tuner.space import DIMENSIONS, HardwareConfig
+from tuner.space import HardwareConfig
 
 _LEARNED = (
     "mean_return",
@@ -109,29 +109,50 @@ def opposed(grid: Grid, seed: int) -> Grid:
     """Return a table in which every config learns as its opposite does, as fast as it itself is.
 
     Opposite is what has the other end of every dimension: where few epochs and large minibatches
-    learned least, they learn most. The baseline learns so, too.
+    learned least, they learn most. The baseline learns so, too. What did not succeed stays as it
+    is, and so does its opposite.
     """
-    configs = {row.config for row in grid.rows}
-    choices = {name: sorted({getattr(c, name) for c in configs}) for name in DIMENSIONS}
+    ends = {name: sorted(choices) for name, choices in grid.facts["space"].items()}
     rows: dict[tuple[HardwareConfig, int], list[Row]] = {}
     for row in grid.rows:
         rows.setdefault((row.config, row.repeat % 2), []).append(row)
 
     def opposite(config: HardwareConfig) -> HardwareConfig:
-        ends = {n: values[-1 - values.index(getattr(config, n))] for n, values in choices.items()}
-        return HardwareConfig(**ends)
+        params = config.params()
+        if any(params[name] not in choices for name, choices in ends.items()):
+            return config
+        return replace(config, **{n: c[-1 - c.index(params[n])] for n, c in ends.items()})
 
     def taught(row: Row) -> Row:
-        of_half = rows.get((opposite(row.config), row.repeat % 2), [row])
-        other = of_half[row.repeat // 2 % len(of_half)]
+        own = rows[row.config, row.repeat % 2]
+        others = rows.get((opposite(row.config), row.repeat % 2), own)
+        place = own.index(row)
+        other = others[place % len(others)]
         if not row.record.status == other.record.status == "success":
             return row
+        # The same training once more would pass for that of another seed: it has the row's luck.
+        luck = 0.0 if place < len(others) else _return(row) - statistics.fmean(map(_return, own))
+        evaluation = other.evaluation
+        if evaluation is not None:
+            evaluation = replace(
+                evaluation,
+                mean_return=evaluation.mean_return + luck,
+                earlier=tuple(None if r is None else r + luck for r in evaluation.earlier),
+            )
         learned = {name: getattr(other.record, name) for name in _LEARNED}
+        record = replace(row.record, **learned)
+        if record.mean_return is not None:
+            record = replace(record, mean_return=record.mean_return + luck)
         slower = (other.record.sps or 1.0) / (row.record.sps or 1.0)
         curve = tuple(replace(point, seconds=point.seconds * slower) for point in other.curve)
-        return Row(replace(row.record, **learned), curve, other.evaluation)
+        return Row(record, curve, evaluation)
 
     return replace(grid, rows=tuple(map(taught, grid.rows)))
+
+
+def _return(row: Row) -> float:
+    """Return what the final policy of a row's training returned, 0 where it was not evaluated."""
+    return 0.0 if row.evaluation is None else row.evaluation.mean_return
 
 
 NULLS: dict[str, Callable[[Grid, int], Grid]] = {
@@ -141,6 +162,8 @@ NULLS: dict[str, Callable[[Grid, int], Grid]] = {
     "noisy": noisy,
     "opposed": opposed,
 }
+DRAWN = ("shuffled", "flat", "noisy")
+"""Nulls in which chance has a part: the others are the same whatever the seed."""
 
 
 def _baseline(grid: Grid) -> HardwareConfig:

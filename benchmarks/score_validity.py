@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from grid import Grid, add_grids, name_of, read_grid, tables_of, workload_of
+from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_cut import cut, without_milestones
 from replay_half import Half, halves
@@ -101,8 +101,8 @@ def main() -> None:
             name = name_of(table)
             found[name], repeatabilities[name] = worth, highest
             say(f"{name}: done")
-    workloads = {name_of(table): workload_of(read_grid(table)) for table in tables}
-    document = facts(this_device()) | result(found, repeatabilities, workloads)
+    environments = {name_of(table): environment_of(read_grid(table)) for table in tables}
+    document = facts(this_device()) | result(found, repeatabilities, environments)
     deliver(document, in_words(document), arguments)
 
 
@@ -260,21 +260,25 @@ def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
 def result(
     found: dict[str, dict[Choice, Validity]],
     repeatabilities: dict[str, float | None],
-    workloads: dict[str, str],
+    environments: dict[str, str],
 ) -> dict[str, Any]:
     """Return the figures of each table with the default weights, and what would be chosen.
 
-    `left_out` has for each table the choice made on those of other workloads, and what it is worth
-    on this one.
+    `left_out` has for each table the choice made on other environments, the mean over the tables
+    of each, and what it is worth on this one.
     """
     shares = sorted({share for share, _ in next(iter(found.values()))})
+    tables: dict[str, list[dict[Choice, Validity]]] = {}
+    for name, table in found.items():
+        tables.setdefault(environments[name], []).append(table)
+    means = {e: {c: _mean([t[c] for t in known]) for c in known[0]} for e, known in tables.items()}
     left_out = {}
-    for name in found:
-        others = [found[other] for other in found if workloads[other] != workloads[name]]
+    for name, table in found.items():
+        others = [mean for environment, mean in means.items() if environment != environments[name]]
         if others and (choice := choose(others)) is not None:
-            left_out[name] = _as_data(choice, found[name][choice])
-    best = choose(list(found.values()))
-    over_all = None if best is None else _mean([table[best] for table in found.values()])
+            left_out[name] = _as_data(choice, table[choice])
+    best = choose(list(means.values()))
+    over_all = None if best is None else _mean([mean[best] for mean in means.values()])
     return {
         "tables": {
             name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
@@ -316,10 +320,10 @@ def in_words(document: dict[str, Any]) -> str:
         f"{name:16s} {'repeat against repeat':>25s} {_two(value):>12s}"
         for name, value in document["repeatabilities"].items()
     ]
-    lines.append("chosen on the tables of other workloads, tested on the one that is named")
+    lines.append("chosen on the tables of other environments, tested on the one that is named")
     lines += [_line(name, row) for name, row in document["left_out"].items()]
     if not document["left_out"]:
-        lines.append("none: that takes two workloads")
+        lines.append("none: that takes two environments")
     if document["chosen"] is not None:
         lines += ["chosen on all tables, and not tested", _line("all", document["chosen"])]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ def made_up_grid(
         "device": {"kind": "cpu", "name": "made up", "cores": 2.0},
         "settings": {"env": "stress", "baseline": "64,64,4,4",
                      **{k: list(v) for k, v in space.choices().items()}},
+        "space": {k: list(v) for k, v in space.choices().items()},
         "baseline": CPU_BASELINE.as_dict(),
         "env_steps": ENV_STEPS,
         "chance": {
@@ -76,6 +77,7 @@ def _row(config: HardwareConfig, repeat: int, draws: random.Random, noise: float
         device_util=min(100.0, 50 + 4 * math.log2(config.batch_size)), util_source="psutil",
         peak_memory_gb=1e-5 * config.batch_size, predicted_memory_gb=1e-5 * config.batch_size,
         duration=1.0 + compile_s + window_s, env_steps=ENV_STEPS, window_s=window_s,
+        mean_return=returns,
         phases={"start": 0.5, "compile": compile_s, "window": window_s, "evaluate": 0.5},
         compile_cached=repeat > 0,
     )  # fmt: skip

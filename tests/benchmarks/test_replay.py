@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from grid import Grid, Row, write_grid
-from priors import LEFT_OUT, fit_of, fits_of, priors_of, slopes_apart
+from priors import LEFT_OUT, MOST_DOUBT, fit_of, fits_of, priors_of, slopes_apart
 from priors import mean_of as mean_of_fits
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
@@ -34,6 +34,7 @@ from tuner.finalists import (
     unconfirmed,
 )
 from tuner.score import FULL_UTIL
+from tuner.search.expectation import PRIORS
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.stopping import expected_again_s
 from tuner.trials import search
@@ -115,13 +116,29 @@ def test_an_opposed_table_learns_as_its_opposite_does_at_speeds_of_its_own(grid:
     assert moved.keys() == known.keys()
     one, other = HardwareConfig(16, 16, 4, 2), HardwareConfig(256, 64, 2, 4)
     for repeat in range(4):
-        row = moved[one, repeat]
-        assert row.record.mean_return == known[other, repeat].record.mean_return
-        assert row.evaluation == known[other, repeat].evaluation
-        assert row.record.sps == known[one, repeat].record.sps
-        assert row.record.device_util == known[one, repeat].record.device_util
+        row, taught_by, own = moved[one, repeat], known[other, repeat], known[one, repeat]
+        assert row.record.mean_return == taught_by.record.mean_return != own.record.mean_return
+        assert row.evaluation == taught_by.evaluation
+        assert [p.metrics for p in row.curve] == [p.metrics for p in taught_by.curve]
+        assert row.record.sps == own.record.sps
+        assert row.record.device_util == own.record.device_util
         seconds = sum(point.seconds for point in row.curve)
-        assert seconds == pytest.approx(sum(point.seconds for point in known[one, repeat].curve))
+        assert seconds == pytest.approx(sum(point.seconds for point in own.curve))
+
+
+def test_what_is_measured_more_often_than_its_opposite_has_luck_of_its_own(grid: Grid) -> None:
+    other = HardwareConfig(64, 16, 2, 2)
+    rows = tuple(row for row in grid.rows if row.config != other or row.repeat < 2)
+    moved = [r for r in NULLS["opposed"](Grid(grid.facts, rows), 0).rows if r.config == BASELINE]
+    returns = [row.evaluation.mean_return for row in moved if row.evaluation is not None]
+    assert len(set(returns)) == len(returns) == 4
+    # What did not succeed teaches nothing.
+    lost = tuple(
+        replace(row, record=replace(row.record, status="oom")) if row.config == other else row
+        for row in grid.rows
+    )
+    kept = NULLS["opposed"](Grid(grid.facts, lost), 0).rows
+    assert [r for r in kept if r.config == BASELINE] == [r for r in lost if r.config == BASELINE]
 
 
 def test_on_shuffled_tables_nothing_is_gained_over_random(tmp_path: Path) -> None:
@@ -252,18 +269,21 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
         replace(row, record=replace(row.record, device_util=(row.record.device_util or 0.0) / 2))
         for row in table.rows
     ]
-    elsewhere = {**table.facts["settings"], "learning_rate": "1e-3"}
+    elsewhere = {**table.facts["settings"], "env": "gymnax:CartPole-v1"}
     halved = Grid({**table.facts, "settings": elsewhere}, tuple(flatter))
     assert priors_of([table, halved]).util.slopes[1] == pytest.approx(3 / FULL_UTIL)
-    # A workload counts once, however many tables it has.
-    assert priors_of([table, table, halved]) == priors_of([table, halved])
+    # An environment counts once, however many tables it has.
+    again = Grid({**table.facts, "settings": {"env": "stress"}}, table.rows)
+    assert priors_of([table, again, halved]) == priors_of([table, halved])
     # Of four slopes one is 4 of 80 % in the one table and 2 in the other: √((2 / 80)² / 2 / 4).
     apart = slopes_apart([fits_of(table), fits_of(halved)])
     assert apart["util"] == pytest.approx(2 / FULL_UTIL / math.sqrt(8))
     both = mean_of_fits([fits_of(table), fits_of(halved)])["util"]
-    doubt = priors_of([table, halved]).util.slopes_doubt
-    assert doubt * both.deviation == pytest.approx(apart["util"])
-    assert priors_of([table]).util.slopes_doubt == 0.0
+    # Of tables without any noise the doubt is bounded.
+    assert apart["util"] / both.deviation > MOST_DOUBT
+    assert priors_of([table, halved]).util.slopes_doubt == MOST_DOUBT
+    assert slopes_apart([fits_of(table)]) is None
+    assert priors_of([table]).util.slopes_doubt == PRIORS["cpu"].util.slopes_doubt
     unmeasured = [replace(r, record=replace(r.record, device_util=None)) for r in table.rows]
     with pytest.raises(ValueError, match="must have util of 6 configs or more"):
         fits_of(replace(table, rows=tuple(unmeasured)))
@@ -272,6 +292,10 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
         write_grid(path, grid)
     found = run_all(paths, [LEFT_OUT], seeds=2, nulls=[])["methods"]
     assert found[LEFT_OUT]["replays"] == 4
+    # With no other environment there is nothing to expect.
+    write_grid(paths[1], again)
+    with pytest.raises(ValueError, match="two environments"):
+        run_all(paths, [LEFT_OUT], seeds=2, nulls=[])
 
 
 def test_a_repeats_noise_is_not_taken_for_what_configs_differ_by() -> None:

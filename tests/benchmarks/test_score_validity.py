@@ -109,8 +109,8 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     other = table(short=0.70, short_learning=0.20, long=0.95, long_learning=0.60)
     assert choose([one]) == (0.5, LEARNING)  # 0.90 is within 0.02 of 0.91
     assert choose([other]) == (1.0, DEFAULT)
-    workloads = {"one": "stress", "other": "cartpole"}
-    found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, workloads)
+    environments = {"one": "stress", "other": "cartpole"}
+    found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, environments)
     assert found["left_out"]["one"] == {
         "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
         "at_most": 2.5, "reached": True,
@@ -119,6 +119,6 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     assert found["chosen"]["share"] == 1.0
     assert "one                  repeat against repeat         0.95" in in_words(found)
     assert "other                 50.0%          0/1/0         0.20    2.00 ×" in in_words(found)
-    # Tables of one workload are not held against each other.
-    alone = result({"one": one, "other": other}, {}, dict.fromkeys(workloads, "stress"))
+    # Tables of one environment are not held against each other.
+    alone = result({"one": one, "other": other}, {}, dict.fromkeys(environments, "stress"))
     assert alone["left_out"] == {}

@@ -61,9 +61,12 @@ def require_told_once(studies: Studies, name: str, url: str, trials: int) -> Non
     assert [(r.trial, r.replicate) for r in own] == [(n, 0) for n in range(1, trials)]
     assert [record_of(trial) for trial in told[1:]] == own
     for trial, record in zip(told[1:], own, strict=True):
-        # A monitor that a loaded machine gave no time has no utilisation: it is filled in.
-        is_whole = record.final_score is not None
-        assert trial.value == record.final_score if is_whole else record.util_reason
+        if record.final_score is not None:
+            assert trial.value == record.final_score
+        else:  # a monitor that a loaded machine gave no time; its utilisation is filled in
+            assert record.util_reason
+            assert trial.value is not None
+            assert 0 <= trial.value <= 1
     folder = studies.folder / "runs" / name
     lines = (folder / "trials.csv").read_text().splitlines()
     assert lines[0].split(",") == list(csv_file.COLUMNS)

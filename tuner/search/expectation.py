@@ -138,7 +138,6 @@ class Part:
     factor: tuple[Array, bool]
     alpha: Array
     variance: float
-    evidence: float
 
     @classmethod
     def fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
@@ -149,7 +148,7 @@ class Part:
         """
         sure = cls._fit(replace(prior, slopes_doubt=0.0), known)
         unsure = cls._fit(prior, known)
-        return unsure if unsure.evidence > sure.evidence + ODDS else sure
+        return unsure if unsure._log_density() > sure._log_density() + ODDS else sure
 
     @classmethod
     def _fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
@@ -164,11 +163,14 @@ class Part:
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
-        certainty = len(rest) - 1 + CERTAINTY
-        variance = float(rest @ alpha + CERTAINTY * prior.doubt**2) / certainty
-        # Logarithm of the values' density, without what no prior changes: a Student's t.
-        evidence = -np.log(np.diag(factor[0])).sum() - certainty / 2 * math.log(variance)
-        return cls(prior, points, middle, level, factor, alpha, variance, float(evidence))
+        variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
+        return cls(prior, points, middle, level, factor, alpha, float(variance))
+
+    def _log_density(self) -> float:
+        """Return the logarithm of the values' density, a Student's t, without its constants."""
+        certainty = len(self.points) - 1 + CERTAINTY
+        log_determinant = 2 * np.log(np.diag(self.factor[0])).sum()
+        return float(-0.5 * log_determinant - 0.5 * certainty * math.log(self.variance))
 
     @classmethod
     def of(
@@ -260,9 +262,15 @@ class ScoreModel:
 
 
 def _of_rates(quality: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> Prior:
-    """Return what is expected of quality where configs have several learning rates, too."""
-    has_several = any(config.learning_rate is not None for config, _ in known)
-    return replace(quality, doubt=max(quality.doubt, RATES_DOUBT)) if has_several else quality
+    """Return what is expected of quality where configs have several learning rates, too.
+
+    Of the other dimensions as much is known as where there is one: their slopes are as sure.
+    """
+    if all(config.learning_rate is None for config, _ in known):
+        return quality
+    doubt = max(quality.doubt, RATES_DOUBT)
+    slopes_doubt = quality.slopes_doubt * quality.doubt / doubt
+    return replace(quality, doubt=doubt, slopes_doubt=slopes_doubt)
 
 
 def _draw(

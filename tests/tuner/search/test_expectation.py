@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from tuner.score import FULL_UTIL, ScoreReferences
-from tuner.search.expectation import DRAWS, MOST, PRIORS, Measured, Part, ScoreModel
+from tuner.search.expectation import (
+    DRAWS,
+    MOST,
+    PRIORS,
+    RATES_DOUBT,
+    Measured,
+    Part,
+    ScoreModel,
+    _of_rates,
+)
 from tuner.space import CPU_SPACE, HardwareConfig
 
 REFERENCES = ScoreReferences(sps=100_000.0)
@@ -85,6 +94,12 @@ def test_slopes_that_mislead_are_unlearned_once_enough_was_measured() -> None:
     assert held.predict(far)[1][0] < free.predict(far)[1][0]
     # Two values may differ by chance.
     assert Part.fit(expected, known[:2]).prior.slopes_doubt == 0.0
+    # What is being measured decides nothing: it is expected to come as the slopes have it.
+    for values in (known, known[:2]):
+        alone, waiting = (Part.of(expected, values, running) for running in ([], far))
+        assert alone is not None
+        assert waiting is not None
+        assert waiting.prior == alone.prior
 
 
 def test_a_device_that_did_nothing_was_measured_all_the_same() -> None:
@@ -144,6 +159,14 @@ def test_only_the_parts_in_use_count() -> None:
     found = model_of([unjudged] * 50, references=alone)
     drawn = found.draw([BASELINE], random=np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_slopes_are_no_less_sure_where_the_best_learning_rate_is_unknown() -> None:
+    known = [(replace(BASELINE, learning_rate=1e-3), 0.5)]
+    one, several = PRIORS["cpu"].quality, _of_rates(PRIORS["cpu"].quality, known)
+    assert several.doubt == RATES_DOUBT > one.doubt
+    assert several.doubt * several.slopes_doubt == pytest.approx(one.doubt * one.slopes_doubt)
+    assert _of_rates(one, [(BASELINE, 0.5)]) == one
 
 
 def test_a_learning_rate_matters_for_quality_alone() -> None:
