@@ -33,8 +33,9 @@ def in_words(document: dict[str, Any]) -> str:
         )
     lines += [
         f"within 10 % (of the gap from the median config to the best): at {SHARES[-2]:.0%} and "
-        f"{SHARES[-1]:.0%}; trials, the baseline among them: at {SHARES[-1]:.0%}; to 5 %: share of "
-        f"the table until that is first reached, before finalists (never: not by {LONGEST:.0%})",
+        f"{SHARES[-1]:.0%}; trials, the baseline among them: at {SHARES[-1]:.0%}",
+        f"to 5 %: share of the table until that is first reached, before finalists (never: not by "
+        f"{LONGEST:.0%})",
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
         "tables, halves and seeds; of one table little more than the range of its halves",
     ]
