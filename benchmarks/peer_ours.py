@@ -14,9 +14,7 @@ from tuner.ppo.train import make_ppo
 from tuner.ppo.types import Hyperparams, PPOConfig
 
 
-def ppo_config(
-    config: PeerConfig, *, normalize_obs: bool = False, normalize_reward: bool = False
-) -> PPOConfig:
+def ppo_config(config: PeerConfig) -> PPOConfig:
     """Return what fixes our program; ValueError where ours has no such activation."""
     activation: Any = config.activation
     return PPOConfig(
@@ -26,8 +24,6 @@ def ppo_config(
         num_epochs=config.num_epochs,
         network=config.network,
         activation=activation,
-        normalize_obs=normalize_obs,
-        normalize_reward=normalize_reward,
     )
 
 

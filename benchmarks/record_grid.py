@@ -36,6 +36,19 @@ GRIDS: dict[str, dict[str, object]] = {
     "stress": {"env": "stress", **SPACE_OF_64},
     "stress-168": {"env": "stress"},
     "cartpole": {"env": "gymnax:CartPole-v1", "learning_rate": "1e-3", **SPACE_OF_64},
+    "acrobot": {
+        "env": "gymnax:Acrobot-v1",
+        "learning_rate": "1e-3",
+        "normalize_obs": True,
+        **SPACE_OF_64,
+    },
+    "pendulum": {
+        "env": "gymnax:Pendulum-v1",
+        "learning_rate": "1e-3",
+        "normalize_obs": True,
+        "normalize_reward": True,
+        **SPACE_OF_64,
+    },
     "trading-phase1": {"env": "trading-phase1", "learning_rate": "1e-3", **SPACE_OF_64},
 }
 """Settings of each table, as in a study file; `stress-168` has the whole space of a CPU."""
