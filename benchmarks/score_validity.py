@@ -7,7 +7,9 @@ On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should 
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
-configs as the other's do (a score without noise could do better than that). Quality rests on
+configs as the other's do (a score without noise could do better than that). How much slower than
+the soonest the chosen config is cannot be read off noisy times, the least of which is luck: so it
+is told three times, first by times that are smoothed over configs alike. Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
 it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
 noisier than a study's. Speed and utilisation are those of the whole run.
@@ -23,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
@@ -30,7 +33,7 @@ from replay_cut import cut, without_milestones
 from replay_half import Half, halves
 from replay_judge import judged
 from replay_methods import METHODS
-from replay_study import chosen
+from replay_study import chosen, config_of_table
 from scipy.stats import spearmanr
 
 from storage.records import TrialRecord
@@ -39,7 +42,8 @@ from tuner.goal import time_score
 from tuner.measurement import seconds_to
 from tuner.references import References
 from tuner.score import Weights, score
-from tuner.space import HardwareConfig
+from tuner.search.surrogate import Scale, Surrogate
+from tuner.space import HardwareConfig, SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -50,6 +54,9 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 GOOD_ENOUGH = 0.02
 """A shorter budget is preferred to one whose rank correlation is higher by no more than this."""
 
+SLOWDOWNS = ("slowdown", "at_least", "at_most")
+FEWEST_TO_SMOOTH = 5
+
 Choice = tuple[float, tuple[float, float, float]]
 """A budget's share and weights."""
 
@@ -59,11 +66,13 @@ class Truth:
     """What one half of a table tells of each config over its whole curves.
 
     `scores` order configs by how soon they reached the target, those that did not by their
-    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it.
+    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
+    `smooth` the same after a Gaussian process has taken the noise out.
     """
 
     scores: dict[HardwareConfig, float]
     seconds: dict[HardwareConfig, float]
+    smooth: dict[HardwareConfig, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +80,16 @@ class Validity:
     """What scores of one budget and one set of weights are worth on one table.
 
     `correlation` is Spearman's between score and truth, None where either is constant; `slowdown`
-    the chosen config's seconds over those of the config that was soonest in the half that scored,
-    infinite where the chosen one did not reach the target and None where the soonest did not;
-    `at_most` over those of the soonest in the half that judges, which is lucky there.
+    the chosen config's smoothed seconds over the least of them in the half that judges, infinite
+    where it did not reach the target; `at_least` its own seconds over those of the config that was
+    soonest in the half that scored, which is unlucky in the other one, None where that did not
+    reach the target; `at_most` over those of the soonest in the half that judges, which is lucky
+    there.
     """
 
     correlation: float | None
     slowdown: float | None
+    at_least: float | None
     at_most: float | None
 
 
@@ -173,7 +185,22 @@ def truth_of(half: Half) -> Truth:
         reached = [time for time in times if time is not None]
         if len(reached) == len(times):
             seconds[config] = statistics.fmean(reached)
-    return Truth(scores, seconds)
+    return Truth(scores, seconds, smoothed(seconds, config_of_table(half, METHODS["grid"]).space()))
+
+
+def smoothed(
+    seconds: dict[HardwareConfig, float], space: SearchSpace
+) -> dict[HardwareConfig, float]:
+    """Return the seconds that configs take without noise, from those of one half of a table.
+
+    Times of configs alike are alike: the model of `tuner.search.surrogate`, with lengths and noise
+    as the times themselves make likeliest, of their logarithms.
+    """
+    if len(seconds) < FEWEST_TO_SMOOTH:
+        return dict(seconds)
+    configs, logs = list(seconds), np.log(list(seconds.values()))
+    model = Surrogate(Scale.of(space), configs, logs, [None] * len(configs))
+    return dict(zip(configs, np.exp(model.predict(configs)[0]).tolist(), strict=True))
 
 
 def _validity(
@@ -192,18 +219,19 @@ def _validity(
     """
     weighted = replace(references, weights=Weights(*weights))
     if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
-        return Validity(None, None, None)
+        return Validity(None, None, None, None)
     scored = [_scored(record, weighted) for record in records]
     known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
     pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
     correlation = _correlation(pairs)
     if not other.seconds:
-        return Validity(correlation, None, None)
+        return Validity(correlation, None, None, None)
     config = chosen(scored, weighted, baseline, 1)["balanced"]
     seconds = other.seconds.get(config, math.inf)
     soonest = min(own.seconds, key=own.seconds.__getitem__, default=None)
     return Validity(
         correlation,
+        other.smooth.get(config, math.inf) / min(other.smooth.values()),
         seconds / other.seconds[soonest] if soonest in other.seconds else None,
         seconds / min(other.seconds.values()),
     )
@@ -231,14 +259,12 @@ def _scored(record: TrialRecord, references: References) -> TrialRecord:
 def _mean(each: Sequence[Validity]) -> Validity:
     """Return the mean correlation and the geometric mean slowdowns of what is known."""
     correlations = [v.correlation for v in each if v.correlation is not None]
-    slowdowns, most = (
-        [value for v in each if (value := getattr(v, name)) is not None]
-        for name in ("slowdown", "at_most")
+    slowdowns = (
+        [value for v in each if (value := getattr(v, name)) is not None] for name in SLOWDOWNS
     )
     return Validity(
         statistics.fmean(correlations) if correlations else None,
-        statistics.geometric_mean(slowdowns) if slowdowns else None,
-        statistics.geometric_mean(most) if most else None,
+        *(statistics.geometric_mean(one) if one else None for one in slowdowns),
     )
 
 
@@ -295,8 +321,7 @@ def _as_data(choice: Choice, validity: Validity) -> dict[str, Any]:
         "share": choice[0],
         "weights": list(choice[1]),
         "correlation": validity.correlation,
-        "slowdown": _finite(validity.slowdown),
-        "at_most": _finite(validity.at_most),
+        **{name: _finite(getattr(validity, name)) for name in SLOWDOWNS},
         "reached": None if validity.at_most is None else math.isfinite(validity.at_most),
     }
 
@@ -310,9 +335,10 @@ def in_words(document: dict[str, Any]) -> str:
     lines = [
         "rank correlation of final_score with the true time to the target return (1: the same "
         "order), and how many times the soonest config's time the chosen `balanced` takes: of what "
-        "was soonest in the half that chose, and of what luck made soonest in the half that judges",
+        "is likely soonest, of what was soonest in the half that chose, and of what luck made "
+        "soonest in the half that judges",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
-        f"{'at most':>9s}",
+        f"{'at least':>9s} {'at most':>9s}",
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows]
@@ -332,13 +358,12 @@ def in_words(document: dict[str, Any]) -> str:
 def _line(name: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
     correlation = _two(row["correlation"])
-    slowdown, at_most = (
-        "never" if row["reached"] is False else "" if row[name] is None else f"{row[name]:.2f} ×"
-        for name in ("slowdown", "at_most")
+    slowdowns = (
+        "never" if row["reached"] is False else "" if row[slow] is None else f"{row[slow]:.2f} ×"
+        for slow in SLOWDOWNS
     )
-    return (
-        f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} {slowdown:>9s} "
-        f"{at_most:>9s}"
+    return f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} " + " ".join(
+        f"{slowdown:>9s}" for slowdown in slowdowns
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from grid import Grid
 from replay_cut import cut, without_milestones
@@ -16,6 +17,7 @@ from score_validity import (
     repeatability,
     result,
     simplex,
+    smoothed,
     truth_of,
     validities,
 )
@@ -36,7 +38,7 @@ def table(**correlations: float) -> dict[Choice, Validity]:
     """Return figures of two budgets (0.5 and 1), for default weights and learning alone."""
     names = {"short": (0.5, DEFAULT), "short_learning": (0.5, LEARNING),
              "long": (1.0, DEFAULT), "long_learning": (1.0, LEARNING)}  # fmt: skip
-    return {names[name]: Validity(value, 2.0, 2.5) for name, value in correlations.items()}
+    return {names[name]: Validity(value, 2.0, 1.5, 2.5) for name, value in correlations.items()}
 
 
 def test_weights_are_the_default_and_a_lattice_of_sum_one() -> None:
@@ -87,6 +89,22 @@ def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:
     assert min(never, key=quality) == min(never, key=truth.scores.__getitem__)
 
 
+def test_smoothed_times_are_nearer_to_the_truth_and_their_least_is_no_luck() -> None:
+    space = SearchSpace((8, 32, 128, 512), (16, 32, 64, 128), (2, 8), (2, 4))
+    configs = space.configs()
+    true = np.array([c.batch_size**0.3 * c.num_minibatches**-0.2 * c.num_epochs**-0.5
+                     for c in configs])  # fmt: skip
+    errors, luck = [], []
+    for seed in range(8):
+        noisy = true * np.exp(0.2 * np.random.default_rng(seed).standard_normal(len(configs)))
+        smooth = smoothed(dict(zip(configs, noisy.tolist(), strict=True)), space)
+        found = (noisy, np.array([smooth[config] for config in configs]))
+        errors.append([np.log(times / true).std() for times in found])
+        luck.append([math.log(times.min() / true.min()) for times in found])
+    assert np.mean(errors, axis=0)[1] < 0.6 * np.mean(errors, axis=0)[0]
+    assert np.mean(luck, axis=0) == pytest.approx([-0.2, 0.0], abs=0.1)
+
+
 def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
     quiet, loud = repeatability(grid), repeatability(made_up_grid(SPACE, noise=0.3))
     assert quiet is not None
@@ -113,7 +131,7 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, environments)
     assert found["left_out"]["one"] == {
         "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
-        "at_most": 2.5, "reached": True,
+        "at_least": 1.5, "at_most": 2.5, "reached": True,
     }  # fmt: skip
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0
