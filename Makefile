@@ -62,7 +62,7 @@ test: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not long" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup-dev
 	$(BIN)/pytest -m long -s
