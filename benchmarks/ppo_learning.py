@@ -1,13 +1,13 @@
 """What our PPO learns beside rejax's: same environment, budget, network and hyperparameters.
 
-    .venv/bin/python benchmarks/ppo_learning.py            20 or 5 seeds each: half an hour
+    .venv/bin/python benchmarks/ppo_learning.py            20 or 5 seeds each: twenty minutes
     .venv/bin/python benchmarks/ppo_learning.py --quick    CartPole, 3 seeds
     .venv/bin/python benchmarks/ppo_learning.py --only Acrobot-v1
 
 Hyperparameters are those that rejax publishes for its own PPO, and Adam's ε is rejax's. Ours is
 trained twice: with the value loss clipped, as rejax's is, and without, as studies train. Pendulum
-is also trained with scaled rewards on both sides: without them our values, which look past
-a time limit, have further to go, and their gradient, clipped together with the policy's, leaves it
+is also trained with scaled rewards on both sides: without them our values, which look past a time
+limit, have further to go, and their gradient, clipped together with the policy's, may leave it
 little. The final policy of every seed is evaluated by rejax's evaluation, ours as well: the first
 whole episode of 128 fresh environments.
 Groups of seeds are compared by their interquartile means with bootstrap intervals (arXiv
@@ -36,7 +36,8 @@ from tuner.ppo.types import Hyperparams
 EPISODES = 128
 QUICK_SEEDS = 3
 WORST_RATIO = 0.9
-VALUE_LOSSES = {"clipped": True, "plain": False}
+VALUE_LOSSES = {"clipped": True, "unclipped": False}
+"""`PPOConfig.clip_value_loss` by what the table calls it: as rejax trains, and as studies do."""
 REJAX_ADAM_EPS = 1e-8
 """optax's, which rejax leaves as it is; a study's is 1e-5, as in OpenAI's baselines."""
 
@@ -117,8 +118,8 @@ TASKS = (
 DIFFERENCES = (
     "rejax: value loss clipped, gradients clipped element-wise, two Adams, truncation treated as "
     "an ending, flax's default initialisation, an observation normalised by statistics that change "
-    "within the rollout. Ours: value loss as said, gradients clipped by global norm, one Adam, "
-    "truncation bootstraps, orthogonal initialisation, statistics of before the update."
+    "within the rollout. Ours: value loss as in its column, gradients clipped by global norm, one "
+    "Adam, truncation bootstraps, orthogonal initialisation, statistics of before the update."
 )
 
 

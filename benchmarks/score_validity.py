@@ -42,7 +42,8 @@ from tuner.goal import time_score
 from tuner.measurement import seconds_to
 from tuner.references import References
 from tuner.score import Weights, score
-from tuner.search.surrogate import Scale, Surrogate
+from tuner.search.model import SmoothModel
+from tuner.search.surrogate import Scale
 from tuner.space import HardwareConfig, SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -55,7 +56,9 @@ GOOD_ENOUGH = 0.02
 """A shorter budget is preferred to one whose rank correlation is higher by no more than this."""
 
 SLOWDOWNS = ("slowdown", "at_least", "at_most")
+"""The fields of `Validity` that are times over a soonest config's."""
 FEWEST_TO_SMOOTH = 5
+"""Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
 
 Choice = tuple[float, tuple[float, float, float]]
 """A budget's share and weights."""
@@ -67,7 +70,7 @@ class Truth:
 
     `scores` order configs by how soon they reached the target, those that did not by their
     progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
-    `smooth` the same after a Gaussian process has taken the noise out.
+    `smooth` what these are estimated to be without noise.
     """
 
     scores: dict[HardwareConfig, float]
@@ -83,8 +86,8 @@ class Validity:
     the chosen config's smoothed seconds over the least of them in the half that judges, infinite
     where it did not reach the target; `at_least` its own seconds over those of the config that was
     soonest in the half that scored, which is unlucky in the other one, None where that did not
-    reach the target; `at_most` over those of the soonest in the half that judges, which is lucky
-    there.
+    reach the target (then the mean over both ways is of one); `at_most` over those of the soonest
+    in the half that judges, which is lucky there.
     """
 
     correlation: float | None
@@ -140,20 +143,24 @@ def measure(
     grid = read_grid(table)
     if by_end:
         grid = without_milestones(grid)
-    return validities(grid, shares=shares, candidates=candidates), repeatability(grid)
+    truths = [truth_of(half) for half in halves(grid)]
+    return validities(grid, truths, shares=shares, candidates=candidates), repeatability(truths)
 
 
-def repeatability(grid: Grid) -> float | None:
+def repeatability(truths: Sequence[Truth]) -> float | None:
     """Return Spearman's rank correlation between the true times of the two halves."""
-    first, other = (truth_of(half).scores for half in halves(grid))
+    first, other = (truth.scores for truth in truths)
     return _correlation([(first[c], other[c]) for c in first if c in other])
 
 
 def validities(
-    grid: Grid, *, shares: Sequence[float], candidates: Sequence[tuple[float, float, float]]
+    grid: Grid,
+    truths: Sequence[Truth],
+    *,
+    shares: Sequence[float],
+    candidates: Sequence[tuple[float, float, float]],
 ) -> dict[Choice, Validity]:
     """Return the validity of each budget and weights: the mean of each half judged by the other."""
-    truths = [truth_of(half) for half in halves(grid)]
     found: dict[Choice, Validity] = {}
     for share in shares:
         short = [judged(half, METHODS["grid"]) for half in halves(cut(grid, share))]
@@ -191,16 +198,17 @@ def truth_of(half: Half) -> Truth:
 def smoothed(
     seconds: dict[HardwareConfig, float], space: SearchSpace
 ) -> dict[HardwareConfig, float]:
-    """Return the seconds that configs take without noise, from those of one half of a table.
+    """Return the estimated seconds that configs take without noise, from one half of a table.
 
-    Times of configs alike are alike: the model of `tuner.search.surrogate`, with lengths and noise
-    as the times themselves make likeliest, of their logarithms.
+    Times of configs alike are alike: a Gaussian process of their logarithms, with lengths and noise
+    as they themselves make likeliest. It knows nothing of configs that did not reach the target.
     """
     if len(seconds) < FEWEST_TO_SMOOTH:
         return dict(seconds)
-    configs, logs = list(seconds), np.log(list(seconds.values()))
-    model = Surrogate(Scale.of(space), configs, logs, [None] * len(configs))
-    return dict(zip(configs, np.exp(model.predict(configs)[0]).tolist(), strict=True))
+    points, logs = Scale.of(space).points(list(seconds)), np.log(list(seconds.values()))
+    no_trend = np.zeros((len(logs), 0))
+    smooth = SmoothModel(points, no_trend, logs).predict(points, no_trend)[0]
+    return dict(zip(seconds, np.exp(smooth).tolist(), strict=True))
 
 
 def _validity(
@@ -355,15 +363,12 @@ def in_words(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, row: dict[str, Any]) -> str:
+def _line(table: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
-    correlation = _two(row["correlation"])
-    slowdowns = (
-        "never" if row["reached"] is False else "" if row[slow] is None else f"{row[slow]:.2f} ×"
-        for slow in SLOWDOWNS
-    )
-    return f"{name:16s} {row['share']:>10.1%} {weights:>14s} {correlation:>12s} " + " ".join(
-        f"{slowdown:>9s}" for slowdown in slowdowns
+    unknown = "never" if row["reached"] is False else ""
+    slowdowns = (unknown if row[n] is None else f"{row[n]:.2f} ×" for n in SLOWDOWNS)
+    return f"{table:16s} {row['share']:>10.1%} {weights:>14s} {_two(row['correlation']):>12s} " + (
+        " ".join(f"{slowdown:>9s}" for slowdown in slowdowns)
     )
 
 

@@ -85,6 +85,7 @@ def test_the_truth_orders_by_time_and_then_by_progress(grid: Grid) -> None:
     }  # fmt: skip
     soonest = min(truth.seconds, key=truth.seconds.__getitem__)
     assert max(truth.scores, key=truth.scores.__getitem__) == soonest
+    assert set(truth.smooth) == set(truth.seconds)
     never = [config for config in truth.scores if config not in truth.seconds]
     assert min(never, key=quality) == min(never, key=truth.scores.__getitem__)
 
@@ -105,8 +106,35 @@ def test_smoothed_times_are_nearer_to_the_truth_and_their_least_is_no_luck() -> 
     assert np.mean(luck, axis=0) == pytest.approx([-0.2, 0.0], abs=0.1)
 
 
+def test_few_times_are_left_as_they_are() -> None:
+    few = dict(zip(SPACE.configs()[:4], (1.0, 2.0, 3.0, 4.0), strict=True))
+    assert smoothed(few, SPACE) == few
+
+
+def test_what_noise_makes_of_the_soonest_lies_on_both_sides_of_what_is_smoothed() -> None:
+    space = SearchSpace((8, 32, 128, 512), (16, 32, 64, 128), (2, 8), (2, 4))
+    noisy = made_up_grid(space, noise=0.1)
+    truths = [truth_of(half) for half in halves(noisy)]
+    found = validities(noisy, truths, shares=(1.0,), candidates=[DEFAULT])[1.0, DEFAULT]
+    assert found.at_least is not None
+    assert found.slowdown is not None
+    assert found.at_most is not None
+    assert found.at_least <= found.slowdown <= found.at_most
+
+
+def test_a_chosen_config_that_never_reaches_the_target_is_told_as_such() -> None:
+    never = {(1.0, DEFAULT): Validity(0.5, math.inf, 1.5, math.inf)}
+    found = result({"one": never}, {"one": 0.9}, {"one": "stress"})
+    row = found["tables"]["one"][0]
+    assert (row["slowdown"], row["at_least"], row["reached"]) == (None, 1.5, False)
+    assert "0.50     never    1.50 ×     never" in in_words(found)
+
+
 def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
-    quiet, loud = repeatability(grid), repeatability(made_up_grid(SPACE, noise=0.3))
+    quiet, loud = (
+        repeatability([truth_of(half) for half in halves(one)])
+        for one in (grid, made_up_grid(SPACE, noise=0.3))
+    )
     assert quiet is not None
     assert loud is not None
     assert loud < quiet <= 1.0
@@ -114,7 +142,8 @@ def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
 
 def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
     speed = (0.0, 0.0, 1.0)
-    found = validities(grid, shares=(0.25,), candidates=[DEFAULT, LEARNING, speed])
+    truths = [truth_of(half) for half in halves(grid)]
+    found = validities(grid, truths, shares=(0.25,), candidates=[DEFAULT, LEARNING, speed])
     learning, alone = found[0.25, LEARNING], found[0.25, speed]
     assert learning.correlation is not None
     assert alone.correlation is not None
@@ -136,7 +165,10 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0
     assert "one                  repeat against repeat         0.95" in in_words(found)
-    assert "other                 50.0%          0/1/0         0.20    2.00 ×" in in_words(found)
+    assert (
+        "other                 50.0%          0/1/0         0.20    2.00 ×    1.50 ×    2.50 ×"
+        in in_words(found)
+    )
     # Tables of one environment are not held against each other.
     alone = result({"one": one, "other": other}, {}, dict.fromkeys(environments, "stress"))
     assert alone["left_out"] == {}
