@@ -5,8 +5,9 @@
 Of every table of `benchmarks/grids`: by least squares the slope of each part over the doublings of
 minibatch, batch, epochs and environments; the standard deviations of what is left, and between
 measurements of one config; and over how many doublings what is left is alike, by likelihood. What
-they come to on average over environments, and by how much slopes differ between these, is what
-`tuner/search/expectation.py` expects on a CPU. `replay.py --methods structured_left_out` expects
+they come to on average over environments, and by how much slopes differ between these, is what a
+search may expect: `tuner/search/expectation.py` expects on a CPU about what CartPole, stress and
+trading came to. `replay.py --methods structured_left_out` expects
 what the tables of other environments come to.
 """
 
