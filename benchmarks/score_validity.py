@@ -87,7 +87,8 @@ class Validity:
     where it did not reach the target; `at_least` its own seconds over those of the config that was
     soonest in the half that scored, which is unlucky in the other one, None where that did not
     reach the target (then the mean over both ways is of one); `at_most` over those of the soonest
-    in the half that judges, which is lucky there.
+    in the half that judges, which is lucky there. The two bound the first on average over luck, not
+    in every table.
     """
 
     correlation: float | None

@@ -111,17 +111,6 @@ def test_few_times_are_left_as_they_are() -> None:
     assert smoothed(few, SPACE) == few
 
 
-def test_what_noise_makes_of_the_soonest_lies_on_both_sides_of_what_is_smoothed() -> None:
-    space = SearchSpace((8, 32, 128, 512), (16, 32, 64, 128), (2, 8), (2, 4))
-    noisy = made_up_grid(space, noise=0.1)
-    truths = [truth_of(half) for half in halves(noisy)]
-    found = validities(noisy, truths, shares=(1.0,), candidates=[DEFAULT])[1.0, DEFAULT]
-    assert found.at_least is not None
-    assert found.slowdown is not None
-    assert found.at_most is not None
-    assert found.at_least <= found.slowdown <= found.at_most
-
-
 def test_a_chosen_config_that_never_reaches_the_target_is_told_as_such() -> None:
     never = {(1.0, DEFAULT): Validity(0.5, math.inf, 1.5, math.inf)}
     found = result({"one": never}, {"one": 0.9}, {"one": "stress"})
