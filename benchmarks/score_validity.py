@@ -20,7 +20,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ GOOD_ENOUGH = 0.02
 
 SLOWDOWNS = ("slowdown", "at_least", "at_most")
 """The fields of `Validity` that are times over a soonest config's."""
+SHARES_OF = ("correlation", "reached")
+"""The others, whose mean is no geometric one."""
 FEWEST_TO_SMOOTH = 5
 """Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
 
@@ -82,19 +84,21 @@ class Truth:
 class Validity:
     """What scores of one budget and one set of weights are worth on one table.
 
-    `correlation` is Spearman's between score and truth, None where either is constant; `slowdown`
-    the chosen config's smoothed seconds over the least of them in the half that judges, infinite
-    where it did not reach the target; `at_least` its own seconds over those of the config that was
-    soonest in the half that scored, which is unlucky in the other one, None where that did not
-    reach the target (then the mean over both ways is of one); `at_most` over those of the soonest
+    `correlation` is Spearman's between score and truth, None where either is constant; `reached`
+    the share of the ways, one half judging the other, in which the chosen config reached the
+    target, None where no config did, and the other three are of these ways alone: `slowdown` the
+    chosen config's smoothed seconds over the least of them in the half that judges; `at_least` its
+    own seconds over those of the config that was soonest in the half that scored, which is unlucky
+    in the other one, None where that did not reach the target; `at_most` over those of the soonest
     in the half that judges, which is lucky there. The two bound the first on average over luck, not
     in every table.
     """
 
     correlation: float | None
-    slowdown: float | None
-    at_least: float | None
-    at_most: float | None
+    slowdown: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    reached: float | None = None
 
 
 def main() -> None:
@@ -228,21 +232,24 @@ def _validity(
     """
     weighted = replace(references, weights=Weights(*weights))
     if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
-        return Validity(None, None, None, None)
+        return Validity(None)
     scored = [_scored(record, weighted) for record in records]
     known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
     pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
     correlation = _correlation(pairs)
     if not other.seconds:
-        return Validity(correlation, None, None, None)
+        return Validity(correlation)
     config = chosen(scored, weighted, baseline, 1)["balanced"]
-    seconds = other.seconds.get(config, math.inf)
+    if config not in other.seconds:
+        return Validity(correlation, reached=0.0)
+    seconds = other.seconds[config]
     soonest = min(own.seconds, key=own.seconds.__getitem__, default=None)
     return Validity(
         correlation,
-        other.smooth.get(config, math.inf) / min(other.smooth.values()),
+        other.smooth[config] / min(other.smooth.values()),
         seconds / other.seconds[soonest] if soonest in other.seconds else None,
         seconds / min(other.seconds.values()),
+        reached=1.0,
     )
 
 
@@ -266,15 +273,14 @@ def _scored(record: TrialRecord, references: References) -> TrialRecord:
 
 
 def _mean(each: Sequence[Validity]) -> Validity:
-    """Return the mean correlation and the geometric mean slowdowns of what is known."""
-    correlations = [v.correlation for v in each if v.correlation is not None]
-    slowdowns = (
-        [value for v in each if (value := getattr(v, name)) is not None] for name in SLOWDOWNS
-    )
-    return Validity(
-        statistics.fmean(correlations) if correlations else None,
-        *(statistics.geometric_mean(one) if one else None for one in slowdowns),
-    )
+    """Return the means of what is known, geometric ones of the slowdowns."""
+
+    def known(name: str) -> list[float]:
+        return [value for v in each if (value := getattr(v, name)) is not None]
+
+    means = {name: statistics.fmean(known(name)) for name in SHARES_OF if known(name)}
+    times = {name: statistics.geometric_mean(known(name)) for name in SLOWDOWNS if known(name)}
+    return replace(Validity(None), **means, **times)
 
 
 def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
@@ -300,7 +306,8 @@ def result(
     """Return the figures of each table with the default weights, and what would be chosen.
 
     `left_out` has for each table the choice made on other environments, the mean over the tables
-    of each, and what it is worth on this one.
+    of each, and what it is worth on this one; `over_all` what every choice is worth in the mean
+    over environments.
     """
     shares = sorted({share for share, _ in next(iter(found.values()))})
     tables: dict[str, list[dict[Choice, Validity]]] = {}
@@ -312,8 +319,8 @@ def result(
         others = [mean for environment, mean in means.items() if environment != environments[name]]
         if others and (choice := choose(others)) is not None:
             left_out[name] = _as_data(choice, table[choice])
+    over_all = {c: _mean([mean[c] for mean in means.values()]) for c in next(iter(means.values()))}
     best = choose(list(means.values()))
-    over_all = None if best is None else _mean([mean[best] for mean in means.values()])
     return {
         "tables": {
             name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
@@ -321,7 +328,8 @@ def result(
         },
         "repeatabilities": repeatabilities,
         "left_out": left_out,
-        "chosen": None if best is None or over_all is None else _as_data(best, over_all),
+        "over_all": [_as_data(choice, worth) for choice, worth in over_all.items()],
+        "chosen": None if best is None else _as_data(best, over_all[best]),
     }
 
 
@@ -329,14 +337,8 @@ def _as_data(choice: Choice, validity: Validity) -> dict[str, Any]:
     return {
         "share": choice[0],
         "weights": list(choice[1]),
-        "correlation": validity.correlation,
-        **{name: _finite(getattr(validity, name)) for name in SLOWDOWNS},
-        "reached": None if validity.at_most is None else math.isfinite(validity.at_most),
+        **asdict(validity),
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or math.isinf(value) else value
 
 
 def in_words(document: dict[str, Any]) -> str:
@@ -345,9 +347,10 @@ def in_words(document: dict[str, Any]) -> str:
         "rank correlation of final_score with the true time to the target return (1: the same "
         "order), and how many times the soonest config's time the chosen `balanced` takes: of what "
         "is likely soonest, of what was soonest in the half that chose, and of what luck made "
-        "soonest in the half that judges",
+        "soonest in the half that judges; the times are of the ways, one half judging the other, "
+        "in which it reaches that return",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
-        f"{'at least':>9s} {'at most':>9s}",
+        f"{'at least':>9s} {'at most':>9s} {'reached':>9s}",
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows]
@@ -359,17 +362,21 @@ def in_words(document: dict[str, Any]) -> str:
     lines += [_line(name, row) for name, row in document["left_out"].items()]
     if not document["left_out"]:
         lines.append("none: that takes two environments")
-    if document["chosen"] is not None:
-        lines += ["chosen on all tables, and not tested", _line("all", document["chosen"])]
+    if (best := document["chosen"]) is not None:
+        lines += ["chosen on all tables, and not tested", _line("all", best)]
+        alike = [row for row in document["over_all"] if row["share"] == best["share"]]
+        alike = sorted(alike, key=lambda row: -(row["correlation"] or -1.0))
+        lines.append("other weights of that budget, the mean over environments")
+        lines += [_line("all", row) for row in alike if row != best]
     return "\n".join(lines)
 
 
 def _line(table: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
-    unknown = "never" if row["reached"] is False else ""
-    slowdowns = (unknown if row[n] is None else f"{row[n]:.2f} ×" for n in SLOWDOWNS)
+    figures = ["" if row[name] is None else f"{row[name]:.2f} ×" for name in SLOWDOWNS]
+    figures.append("" if row["reached"] is None else f"{row['reached']:.0%}")
     return f"{table:16s} {row['share']:>10.1%} {weights:>14s} {_two(row['correlation']):>12s} " + (
-        " ".join(f"{slowdown:>9s}" for slowdown in slowdowns)
+        " ".join(f"{figure:>9s}" for figure in figures)
     )
 
 

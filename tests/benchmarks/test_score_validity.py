@@ -12,6 +12,7 @@ from score_validity import (
     DEFAULT,
     Choice,
     Validity,
+    _mean,
     choose,
     in_words,
     repeatability,
@@ -38,7 +39,8 @@ def table(**correlations: float) -> dict[Choice, Validity]:
     """Return figures of two budgets (0.5 and 1), for default weights and learning alone."""
     names = {"short": (0.5, DEFAULT), "short_learning": (0.5, LEARNING),
              "long": (1.0, DEFAULT), "long_learning": (1.0, LEARNING)}  # fmt: skip
-    return {names[name]: Validity(value, 2.0, 1.5, 2.5) for name, value in correlations.items()}
+    times = (2.0, 1.5, 2.5, 1.0)
+    return {names[name]: Validity(value, *times) for name, value in correlations.items()}
 
 
 def test_weights_are_the_default_and_a_lattice_of_sum_one() -> None:
@@ -111,12 +113,14 @@ def test_few_times_are_left_as_they_are() -> None:
     assert smoothed(few, SPACE) == few
 
 
-def test_a_chosen_config_that_never_reaches_the_target_is_told_as_such() -> None:
-    never = {(1.0, DEFAULT): Validity(0.5, math.inf, 1.5, math.inf)}
+def test_times_are_of_the_ways_in_which_the_target_is_reached() -> None:
+    once = _mean([Validity(0.5, 2.0, None, 4.0, 1.0), Validity(0.7, reached=0.0)])
+    assert once == Validity(pytest.approx(0.6), 2.0, None, 4.0, 0.5)
+    never = {(1.0, DEFAULT): once, (0.5, DEFAULT): Validity(0.5, reached=0.0)}
     found = result({"one": never}, {"one": 0.9}, {"one": "stress"})
-    row = found["tables"]["one"][0]
-    assert (row["slowdown"], row["at_least"], row["reached"]) == (None, 1.5, False)
-    assert "0.50     never    1.50 ×     never" in in_words(found)
+    assert [row["reached"] for row in found["tables"]["one"]] == [0.0, 0.5]
+    assert "0.60    2.00 ×              4.00 ×       50%" in in_words(found)
+    assert "0.50                                      0%" in in_words(found)
 
 
 def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
@@ -149,15 +153,16 @@ def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_o
     found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, environments)
     assert found["left_out"]["one"] == {
         "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
-        "at_least": 1.5, "at_most": 2.5, "reached": True,
+        "at_least": 1.5, "at_most": 2.5, "reached": 1.0,
     }  # fmt: skip
     assert found["left_out"]["other"]["correlation"] == 0.20
     assert found["chosen"]["share"] == 1.0
     assert "one                  repeat against repeat         0.95" in in_words(found)
-    assert (
-        "other                 50.0%          0/1/0         0.20    2.00 ×    1.50 ×    2.50 ×"
-        in in_words(found)
-    )
+    lines = in_words(found).splitlines()
+    figures = "0.20    2.00 ×    1.50 ×    2.50 ×      100%"
+    assert f"other                 50.0%          0/1/0         {figures}" in lines
+    # (0.85 + 0.95) / 2 and (0.91 + 0.60) / 2
+    assert [line.split()[3] for line in lines[-3:] if line.startswith("all")] == ["0.90", "0.76"]
     # Tables of one environment are not held against each other.
     alone = result({"one": one, "other": other}, {}, dict.fromkeys(environments, "stress"))
     assert alone["left_out"] == {}
