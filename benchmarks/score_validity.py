@@ -53,7 +53,7 @@ DEFAULT = (Weights().gpu, Weights().quality, Weights().sps)
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Budgets, as shares of a table's env-steps."""
 GOOD_ENOUGH = 0.02
-"""A shorter budget is preferred to one whose rank correlation is higher by no more than this."""
+"""Rank correlations that differ by no more than this are as good."""
 
 SLOWDOWNS = ("slowdown", "at_least", "at_most")
 """The fields of `Validity` that are times over a soonest config's."""
@@ -283,19 +283,25 @@ def _mean(each: Sequence[Validity]) -> Validity:
     return replace(Validity(None), **means, **times)
 
 
-def choose(found: Sequence[dict[Choice, Validity]]) -> Choice | None:
-    """Return the shortest budget whose best weights order configs about as well as any.
+def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | None:
+    """Return the weights for a budget that order configs best, of those alike the quickest.
 
-    That is the highest mean rank correlation over the tables, less `GOOD_ENOUGH`; None where no
+    Alike are those within `GOOD_ENOUGH` of the highest mean rank correlation over the tables; the
+    quickest those whose `balanced` reaches the target most often, and is least slow. None where no
     correlation is known.
     """
-    means = {choice: _mean([table[choice] for table in found]).correlation for choice in found[0]}
-    known = {choice: mean for choice, mean in means.items() if mean is not None}
+    choices = [choice for choice in found[0] if choice[0] == share]
+    means = {choice: _mean([table[choice] for table in found]) for choice in choices}
+    known = {c: mean.correlation for c, mean in means.items() if mean.correlation is not None}
     if not known:
         return None
     highest = max(known.values())
-    share = min(share for (share, _), mean in known.items() if mean >= highest - GOOD_ENOUGH)
-    return max((choice for choice in known if choice[0] == share), key=lambda c: known[c])
+
+    def rank(choice: Choice) -> tuple[float, float, float]:
+        mean = means[choice]
+        return -(mean.reached or 0.0), mean.slowdown or math.inf, -known[choice]
+
+    return min((c for c, value in known.items() if value >= highest - GOOD_ENOUGH), key=rank)
 
 
 def result(
@@ -303,25 +309,27 @@ def result(
     repeatabilities: dict[str, float | None],
     environments: dict[str, str],
 ) -> dict[str, Any]:
-    """Return the figures of each table with the default weights, and what would be chosen.
+    """Return what every budget and weights are worth, and which weights would be chosen for each.
 
-    `left_out` has for each table the choice made on other environments, the mean over the tables
-    of each, and what it is worth on this one; `over_all` what every choice is worth in the mean
-    over environments.
+    `tables` is with the default weights, `left_out` with those chosen on the other environments,
+    the mean over the tables of each, `chosen` the mean over all environments of those chosen on
+    them, `over_all` of every choice.
     """
-    shares = sorted({share for share, _ in next(iter(found.values()))})
+    choices = list(next(iter(found.values())))
+    shares = sorted({share for share, _ in choices})
     tables: dict[str, list[dict[Choice, Validity]]] = {}
     for name, table in found.items():
         tables.setdefault(environments[name], []).append(table)
-    means = {e: {c: _mean([t[c] for t in known]) for c in known[0]} for e, known in tables.items()}
-    left_out = {}
+    means = {e: {c: _mean([t[c] for t in known]) for c in choices} for e, known in tables.items()}
+    left_out: dict[str, list[dict[str, Any]]] = {}
     for name, table in found.items():
         others = [mean for environment, mean in means.items() if environment != environments[name]]
-        if others and (choice := choose(others)) is not None:
-            left_out[name] = _as_data(choice, table[choice])
-    over_all = {c: _mean([mean[c] for mean in means.values()]) for c in next(iter(means.values()))}
-    best = choose(list(means.values()))
+        picks = [choose(others, share) for share in shares] if others else []
+        left_out[name] = [_as_data(pick, table[pick]) for pick in picks if pick is not None]
+    over_all = {c: _mean([mean[c] for mean in means.values()]) for c in choices}
+    best = [choose(list(means.values()), share) for share in shares]
     return {
+        "shares": shares,
         "tables": {
             name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
             for name, table in found.items()
@@ -329,7 +337,7 @@ def result(
         "repeatabilities": repeatabilities,
         "left_out": left_out,
         "over_all": [_as_data(choice, worth) for choice, worth in over_all.items()],
-        "chosen": None if best is None else _as_data(best, over_all[best]),
+        "chosen": [_as_data(choice, over_all[choice]) for choice in best if choice is not None],
     }
 
 
@@ -358,16 +366,15 @@ def in_words(document: dict[str, Any]) -> str:
         f"{name:16s} {'repeat against repeat':>25s} {_two(value):>12s}"
         for name, value in document["repeatabilities"].items()
     ]
-    lines.append("chosen on the tables of other environments, tested on the one that is named")
-    lines += [_line(name, row) for name, row in document["left_out"].items()]
-    if not document["left_out"]:
+    lines.append("weights chosen on the tables of other environments, for each budget")
+    lines += [_line(name, row) for name, rows in document["left_out"].items() for row in rows]
+    if not any(document["left_out"].values()):
         lines.append("none: that takes two environments")
-    if (best := document["chosen"]) is not None:
-        lines += ["chosen on all tables, and not tested", _line("all", best)]
-        alike = [row for row in document["over_all"] if row["share"] == best["share"]]
-        alike = sorted(alike, key=lambda row: -(row["correlation"] or -1.0))
-        lines.append("other weights of that budget, the mean over environments")
-        lines += [_line("all", row) for row in alike if row != best]
+    lines.append("weights chosen on all tables, and not tested: the mean over environments")
+    lines += [_line("all", row) for row in document["chosen"]]
+    longest = [row for row in document["over_all"] if row["share"] == document["shares"][-1]]
+    lines.append("all weights, with the longest budget, likewise")
+    lines += [_line("all", row) for row in sorted(longest, key=lambda r: -(r["correlation"] or -1))]
     return "\n".join(lines)
 
 

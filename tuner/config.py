@@ -5,7 +5,7 @@ name; its parts are the base classes, so that code can ask for no more than the 
 `tuner.flags` makes flags from these fields: a setting is declared here and nowhere else.
 """
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tuner import parse
 from tuner.protocol import Workload
+from tuner.score import Weights
 from tuner.space import (
     CPU_BASELINE,
     CPU_SPACE,
@@ -182,7 +183,7 @@ class MeasureSettings(Settings):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
     weights: Annotated[tuple[float, float, float], BeforeValidator(parse.weights)] = Field(
-        (0.4, 0.4, 0.2), description="of utilisation, quality and throughput in the score"
+        astuple(Weights()), description="of utilisation, quality and throughput in the score"
     )
     min_feasible: int = Field(
         3, ge=1, description="fewest feasible configs to export profiles from"

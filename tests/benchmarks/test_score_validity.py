@@ -144,25 +144,37 @@ def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) ->
     assert found[0.25, DEFAULT].slowdown == pytest.approx(1.0, abs=0.2)
 
 
-def test_the_shortest_budget_that_is_about_as_good_is_chosen_and_tested_on_the_other() -> None:
+def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> None:
     one = table(short=0.80, short_learning=0.90, long=0.85, long_learning=0.91)
     other = table(short=0.70, short_learning=0.20, long=0.95, long_learning=0.60)
-    assert choose([one]) == (0.5, LEARNING)  # 0.90 is within 0.02 of 0.91
-    assert choose([other]) == (1.0, DEFAULT)
+    assert choose([one], 0.5) == (0.5, LEARNING)
+    assert choose([other], 1.0) == (1.0, DEFAULT)
     environments = {"one": "stress", "other": "cartpole"}
     found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, environments)
-    assert found["left_out"]["one"] == {
-        "share": 1.0, "weights": [0.4, 0.4, 0.2], "correlation": 0.85, "slowdown": 2.0,
+    assert found["left_out"]["one"][1] == {
+        "share": 1.0, "weights": list(DEFAULT), "correlation": 0.85, "slowdown": 2.0,
         "at_least": 1.5, "at_most": 2.5, "reached": 1.0,
     }  # fmt: skip
-    assert found["left_out"]["other"]["correlation"] == 0.20
-    assert found["chosen"]["share"] == 1.0
-    assert "one                  repeat against repeat         0.95" in in_words(found)
+    assert [row["correlation"] for row in found["left_out"]["other"]] == [0.20, 0.60]
+    # (0.80 + 0.70) / 2 and (0.85 + 0.95) / 2: the default, for either budget.
+    assert [row["correlation"] for row in found["chosen"]] == pytest.approx([0.75, 0.90])
     lines = in_words(found).splitlines()
+    assert "one                  repeat against repeat         0.95" in lines
     figures = "0.20    2.00 ×    1.50 ×    2.50 ×      100%"
     assert f"other                 50.0%          0/1/0         {figures}" in lines
-    # (0.85 + 0.95) / 2 and (0.91 + 0.60) / 2
-    assert [line.split()[3] for line in lines[-3:] if line.startswith("all")] == ["0.90", "0.76"]
+    assert [line.split()[2] for line in lines[-2:]] == [
+        "/".join(f"{w:g}" for w in DEFAULT),
+        "0/1/0",
+    ]
     # Tables of one environment are not held against each other.
     alone = result({"one": one, "other": other}, {}, dict.fromkeys(environments, "stress"))
-    assert alone["left_out"] == {}
+    assert alone["left_out"] == {"one": [], "other": []}
+
+
+def test_of_weights_that_order_alike_the_quickest_is_chosen() -> None:
+    slow, quick = Validity(0.80, 2.0, 1.5, 2.5, 1.0), Validity(0.79, 1.5, 1.2, 1.8, 1.0)
+    once = Validity(0.80, 1.1, 1.0, 1.2, 0.5)
+    worse = Validity(0.75, 1.0, 1.0, 1.0, 1.0)
+    found = {(1.0, w): v for w, v in zip(simplex(0.2), (slow, quick, once, worse), strict=False)}
+    assert found[choose([found], 1.0)] == quick
+    assert choose([{(1.0, DEFAULT): Validity(None)}], 1.0) is None

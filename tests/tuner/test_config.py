@@ -278,7 +278,7 @@ def test_the_defaults_of_stopping_and_scoring_are_those_of_the_contract() -> Non
     config = StudyConfig()
     assert (config.trials, config.budget, config.timeout) == (None, None, 300.0)
     assert (config.patience, config.min_trials, config.min_feasible) == (15, 20, 3)
-    assert config.weights == (0.4, 0.4, 0.2)
+    assert config.weights == (0.2, 0.6, 0.2)
     assert (config.sampler, config.pruner, config.lr_scaling) == ("auto", "none", "none")
 
 
