@@ -25,6 +25,8 @@ VERSION = 1
 SUFFIX = ".json.gz"
 _MUST_AGREE = ("version", "device", "versions", "settings", "space", "env_steps")
 """What a recording must share with the one that it goes on with."""
+_OF_A_SITTING = ("command", "date")
+"""What it need not: a table that was gone on with has these facts of its first and last sitting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class Recording:
                 data = json.loads(line)
                 if number == 0:
                     self._require_same(data)
-                    self.facts = data
+                    self.facts = data | {"last_sitting": {n: facts.get(n) for n in _OF_A_SITTING}}
                 else:
                     self.rows.append(Row.from_json(data))
                 kept += len(line)

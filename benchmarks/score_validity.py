@@ -9,7 +9,8 @@ repeats at a time, and the other half tells how soon each config truly reached t
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
 configs as the other's do (a score without noise could do better than that). How much slower than
 the soonest the chosen config is cannot be read off noisy times, the least of which is luck: so it
-is told three times, first by times that are smoothed over configs alike. Quality rests on
+is told three times, first by times that are smoothed over configs alike. Weights are chosen for
+each budget on the tables of other environments than the one they are tested on. Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
 it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
 noisier than a study's. Speed and utilisation are those of the whole run.
@@ -20,7 +21,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,24 +42,26 @@ from tuner.aggregate import summarise
 from tuner.goal import time_score
 from tuner.measurement import seconds_to
 from tuner.references import References
-from tuner.score import Weights, score
+from tuner.score import CPU_WEIGHTS, Weights, score
 from tuner.search.model import SmoothModel
 from tuner.search.surrogate import Scale
 from tuner.space import HardwareConfig, SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-DEFAULT = (Weights().gpu, Weights().quality, Weights().sps)
-"""The weights of a study, of utilisation, quality and throughput."""
+DEFAULTS: tuple[tuple[float, float, float], ...] = (astuple(CPU_WEIGHTS), astuple(Weights()))
+"""The weights of utilisation, quality and throughput of a study on a CPU, and on a GPU."""
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Budgets, as shares of a table's env-steps."""
 GOOD_ENOUGH = 0.02
-"""Rank correlations that differ by no more than this are as good."""
+"""Rank correlations that differ by no more than this are taken to be as good; see `choose`."""
+AIM = 0.9
+"""The share of the correlation between repeats that a score's should have."""
 
 SLOWDOWNS = ("slowdown", "at_least", "at_most")
-"""The fields of `Validity` that are times over a soonest config's."""
-SHARES_OF = ("correlation", "reached")
-"""The others, whose mean is no geometric one."""
+"""The fields of `Validity` that are times over a soonest config's, whose means are geometric."""
+OTHERS = ("correlation", "reached")
+"""Its other fields."""
 FEWEST_TO_SMOOTH = 5
 """Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
 
@@ -86,7 +89,8 @@ class Validity:
 
     `correlation` is Spearman's between score and truth, None where either is constant; `reached`
     the share of the ways, one half judging the other, in which the chosen config reached the
-    target, None where no config did, and the other three are of these ways alone: `slowdown` the
+    target in every repeat of the other half, None where no config did, and the other three are of
+    these ways alone: `slowdown` the
     chosen config's smoothed seconds over the least of them in the half that judges; `at_least` its
     own seconds over those of the config that was soonest in the half that scored, which is unlucky
     in the other one, None where that did not reach the target; `at_most` over those of the soonest
@@ -94,7 +98,7 @@ class Validity:
     in every table.
     """
 
-    correlation: float | None
+    correlation: float | None = None
     slowdown: float | None = None
     at_least: float | None = None
     at_most: float | None = None
@@ -111,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tables = tables_of(parser, arguments)
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
-    candidates = simplex(0.4 if arguments.quick else 0.2)
+    candidates = simplex(0.5 if arguments.quick else 0.2)
     found: dict[str, dict[Choice, Validity]] = {}
     repeatabilities: dict[str, float | None] = {}
     with ProcessPoolExecutor() as pool:
@@ -127,14 +131,14 @@ def main() -> None:
 
 
 def simplex(step: float) -> list[tuple[float, float, float]]:
-    """Return all weights of sum 1 that are multiples of a step, the default among them."""
+    """Return all weights of sum 1 that are multiples of a step, and the defaults before them."""
     number = round(1 / step)
     parts = [
         (i / number, j / number, (number - i - j) / number)
         for i, j in itertools.product(range(number + 1), repeat=2)
         if i + j <= number
     ]
-    return [DEFAULT, *(p for p in parts if not all(map(math.isclose, p, DEFAULT)))]
+    return [*DEFAULTS, *(p for p in parts if not any(np.allclose(p, known) for known in DEFAULTS))]
 
 
 def measure(
@@ -232,7 +236,7 @@ def _validity(
     """
     weighted = replace(references, weights=Weights(*weights))
     if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
-        return Validity(None)
+        return Validity()
     scored = [_scored(record, weighted) for record in records]
     known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
     pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
@@ -254,8 +258,8 @@ def _validity(
 
 
 def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return Spearman's rank correlation, None where one side is constant."""
-    if any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
+    """Return Spearman's rank correlation, None where one side is constant or there are none."""
+    if not pairs or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return None
     return float(spearmanr(pairs).statistic)
 
@@ -278,20 +282,25 @@ def _mean(each: Sequence[Validity]) -> Validity:
     def known(name: str) -> list[float]:
         return [value for v in each if (value := getattr(v, name)) is not None]
 
-    means = {name: statistics.fmean(known(name)) for name in SHARES_OF if known(name)}
+    means = {name: statistics.fmean(known(name)) for name in OTHERS if known(name)}
     times = {name: statistics.geometric_mean(known(name)) for name in SLOWDOWNS if known(name)}
-    return replace(Validity(None), **means, **times)
+    return Validity(**means, **times)
 
 
 def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | None:
     """Return the weights for a budget that order configs best, of those alike the quickest.
 
-    Alike are those within `GOOD_ENOUGH` of the highest mean rank correlation over the tables; the
-    quickest those whose `balanced` reaches the target most often, and is least slow. None where no
-    correlation is known.
+    Alike are those within `GOOD_ENOUGH` of the highest rank correlation in the mean; the quickest
+    those whose `balanced` reaches the target most often, and is least slow. None where no
+    correlation is known. The rule was settled with the first six tables in sight.
+
+    Args:
+        found: of each environment, what every choice is worth.
+        share: the budget's.
     """
     choices = [choice for choice in found[0] if choice[0] == share]
-    means = {choice: _mean([table[choice] for table in found]) for choice in choices}
+    told = {c: sum(one[c].correlation is not None for one in found) for c in choices}
+    means = {c: _mean([one[c] for one in found]) for c in choices if told[c] == max(told.values())}
     known = {c: mean.correlation for c, mean in means.items() if mean.correlation is not None}
     if not known:
         return None
@@ -309,11 +318,13 @@ def result(
     repeatabilities: dict[str, float | None],
     environments: dict[str, str],
 ) -> dict[str, Any]:
-    """Return what every budget and weights are worth, and which weights would be chosen for each.
+    """Return what every budget and weights are worth, and which would be chosen.
 
-    `tables` is with the default weights, `left_out` with those chosen on the other environments,
-    the mean over the tables of each, `chosen` the mean over all environments of those chosen on
-    them, `over_all` of every choice.
+    `tables` is what every choice is worth on each table; `left_out`, for each table and budget,
+    the weights that are chosen on the other environments, and what they are worth on this one;
+    `over_all` the mean of every choice over environments, and `chosen` those of them that are
+    chosen on all. `budget` is the shortest at which what is left out comes to `AIM` of the
+    correlation between repeats on every table, None where none does.
     """
     choices = list(next(iter(found.values())))
     shares = sorted({share for share, _ in choices})
@@ -329,16 +340,32 @@ def result(
     over_all = {c: _mean([mean[c] for mean in means.values()]) for c in choices}
     best = [choose(list(means.values()), share) for share in shares]
     return {
-        "shares": shares,
         "tables": {
-            name: [_as_data((s, DEFAULT), table[s, DEFAULT]) for s in shares]
+            name: [_as_data(choice, worth) for choice, worth in table.items()]
             for name, table in found.items()
         },
         "repeatabilities": repeatabilities,
         "left_out": left_out,
+        "budget": min(filter(partial(_is_enough, left_out, repeatabilities), shares), default=None),
         "over_all": [_as_data(choice, worth) for choice, worth in over_all.items()],
         "chosen": [_as_data(choice, over_all[choice]) for choice in best if choice is not None],
     }
+
+
+def _is_enough(
+    left_out: dict[str, list[dict[str, Any]]],
+    repeatabilities: dict[str, float | None],
+    share: float,
+) -> bool:
+    """Return whether a budget's correlations come to `AIM` on every table that repeats tell of."""
+    return all(
+        any(
+            row["share"] == share and (row["correlation"] or 0.0) >= AIM * highest
+            for row in left_out[name]
+        )
+        for name, highest in repeatabilities.items()
+        if highest is not None
+    )
 
 
 def _as_data(choice: Choice, validity: Validity) -> dict[str, Any]:
@@ -355,27 +382,41 @@ def in_words(document: dict[str, Any]) -> str:
         "rank correlation of final_score with the true time to the target return (1: the same "
         "order), and how many times the soonest config's time the chosen `balanced` takes: of what "
         "is likely soonest, of what was soonest in the half that chose, and of what luck made "
-        "soonest in the half that judges; the times are of the ways, one half judging the other, "
-        "in which it reaches that return",
+        "soonest in the half that judges; reached: in which share of the ways, one half judging "
+        "the other, it reaches that return, of which alone the times are",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
         f"{'at least':>9s} {'at most':>9s} {'reached':>9s}",
     ]
     for name, rows in document["tables"].items():
-        lines += [_line(name, row) for row in rows]
+        lines += [_line(name, row) for row in rows if tuple(row["weights"]) in DEFAULTS]
     lines += [
         f"{name:16s} {'repeat against repeat':>25s} {_two(value):>12s}"
         for name, value in document["repeatabilities"].items()
     ]
-    lines.append("weights chosen on the tables of other environments, for each budget")
+    lines.append(
+        "weights chosen on the tables of other environments, for each budget, tested on the one "
+        "that is named"
+    )
     lines += [_line(name, row) for name, rows in document["left_out"].items() for row in rows]
-    if not any(document["left_out"].values()):
+    if any(document["left_out"].values()):
+        budget = "none" if document["budget"] is None else f"{document['budget']:.1%}"
+        lines.append(
+            f"shortest budget at which that comes to {AIM:g} of repeat against repeat on every "
+            f"table: {budget}"
+        )
+    else:
         lines.append("none: that takes two environments")
     lines.append("weights chosen on all tables, and not tested: the mean over environments")
     lines += [_line("all", row) for row in document["chosen"]]
-    longest = [row for row in document["over_all"] if row["share"] == document["shares"][-1]]
     lines.append("all weights, with the longest budget, likewise")
-    lines += [_line("all", row) for row in sorted(longest, key=lambda r: -(r["correlation"] or -1))]
+    last = max(row["share"] for row in document["over_all"])
+    rows = [row for row in document["over_all"] if row["share"] == last]
+    lines += [_line("all", row) for row in sorted(rows, key=_by_correlation)]
     return "\n".join(lines)
+
+
+def _by_correlation(row: dict[str, Any]) -> float:
+    return math.inf if row["correlation"] is None else -row["correlation"]
 
 
 def _line(table: str, row: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
 from tuner.protocol import MILESTONES, FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
 from tuner.references import References, diagnose, judge
-from tuner.score import Weights, epsilon
+from tuner.score import epsilon
 from tuner.session import Session
 from tuner.space import HardwareConfig
 from tuner.throughput import MIN_REPLICATES, run_spread
@@ -319,7 +319,7 @@ def _references(
         quality=quality,
         quality_reason=None if unmeasured is None else f"too little data: {unmeasured}",
         components=tuple(components),
-        weights=Weights(*session.config.weights),
+        weights=session.config.score_weights(),
         sps=statistics.fmean(rates),
         spread=run_spread([m.throughput for m in spreading if m.throughput is not None]),
         epsilon=None,

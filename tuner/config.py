@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tuner import parse
 from tuner.protocol import Workload
-from tuner.score import Weights
+from tuner.score import CPU_WEIGHTS, Weights
 from tuner.space import (
     CPU_BASELINE,
     CPU_SPACE,
@@ -182,8 +182,10 @@ class MeasureSettings(Settings):
         "none", description="which trials are cut: weak ones, or those that no profile could be"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
-    weights: Annotated[tuple[float, float, float], BeforeValidator(parse.weights)] = Field(
-        astuple(Weights()), description="of utilisation, quality and throughput in the score"
+    weights: Annotated[tuple[float, float, float] | None, BeforeValidator(parse.weights)] = Field(
+        None,
+        description="of utilisation, quality and throughput in the score [0.4,0.4,0.2 on a GPU, "
+        "0.2,0.6,0.2 on a CPU]",
     )
     min_feasible: int = Field(
         3, ge=1, description="fewest feasible configs to export profiles from"
@@ -254,6 +256,7 @@ class StudyConfig(
         if self.has_rates and baseline.learning_rate is None:
             baseline = replace(baseline, learning_rate=self.learning_rates[0])
         filled["baseline"] = baseline
+        filled["weights"] = self.weights or astuple(Weights() if on_gpu else CPU_WEIGHTS)
         if self.trainer is None:
             filled["network"] = self.network or ((256, 256) if on_gpu else (64, 64))
         if self.env == "stress":
@@ -270,6 +273,12 @@ class StudyConfig(
             only=None if self.only is None else frozenset(self.only),
             learning_rate=self.learning_rates if self.has_rates else (),
         )
+
+    def score_weights(self) -> Weights:
+        """Return the weights of a resolved config."""
+        if self.weights is None:
+            raise ValueError("a config must be resolved before its weights are known")
+        return Weights(*self.weights)
 
     @property
     def learning_rates(self) -> tuple[float, ...]:

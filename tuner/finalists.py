@@ -75,11 +75,11 @@ def contest_of(
     baseline = next((s for s in summaries if s.trial == 0), None)
     if baseline is None:
         raise ExportRefused("profiles must be compared with a baseline, but got none; resume first")
-    deviation = baseline.quality_score_sd
+    deviation, width = baseline.quality_score_sd, tie_width(records)
     return contest_between(
         summaries,
         components=references.components,
-        epsilon=tie_width(records) or references.epsilon,
+        epsilon=references.epsilon if width is None else width,
         baseline=baseline,
         util_is_gpu=any(record.util_source in GPU_SOURCES for record in records),
         quality_tie=None if deviation is None else 2 * deviation,

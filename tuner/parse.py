@@ -123,9 +123,11 @@ def choices(value: object) -> object:
 
 
 def weights(value: object) -> object:
-    """Return the three weights of `0.2,0.6,0.2`."""
+    """Return the three weights of `0.4,0.4,0.2`."""
     items = listed(value)
-    shape = "must be three numbers of at least 0 that are not all 0, such as 0.2,0.6,0.2"
+    if items is None:
+        return None
+    shape = "must be three numbers of at least 0 that are not all 0, such as 0.4,0.4,0.2"
     if not isinstance(items, list | tuple) or len(items) != 3:
         raise ValueError(shape)
     try:

@@ -60,9 +60,11 @@ def test_a_row_is_a_measurement_again() -> None:
 def test_a_finished_table_is_gone_on_with(tmp_path: Path) -> None:
     path, rows = tmp_path / "g.jsonl", (row(8), row(16))
     reopen(path, Grid(FACTS, rows))
-    with Recording(path, FACTS) as recording:
+    again = {"command": "record_grid.py --repeats 4", "date": "2026-11-30"}
+    with Recording(path, FACTS | again) as recording:
         recording.add(row(8, 1))
-        assert recording.grid() == Grid(FACTS, (row(8), row(8, 1), row(16)))
+        grid = recording.grid()
+    assert grid == Grid(FACTS | {"last_sitting": again}, (row(8), row(8, 1), row(16)))
 
 
 def test_a_table_of_final_evaluations_is_not_gone_on_with(tmp_path: Path) -> None:

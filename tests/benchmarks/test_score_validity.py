@@ -9,7 +9,7 @@ from grid import Grid
 from replay_cut import cut, without_milestones
 from replay_half import halves
 from score_validity import (
-    DEFAULT,
+    DEFAULTS,
     Choice,
     Validity,
     _mean,
@@ -27,6 +27,7 @@ from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
 from tuner.space import SearchSpace
 
 SPACE = SearchSpace((16, 64, 256), (16, 64), (2, 4), (2, 4))
+DEFAULT = DEFAULTS[0]
 LEARNING = (0.0, 1.0, 0.0)
 
 
@@ -43,10 +44,11 @@ def table(**correlations: float) -> dict[Choice, Validity]:
     return {names[name]: Validity(value, *times) for name, value in correlations.items()}
 
 
-def test_weights_are_the_default_and_a_lattice_of_sum_one() -> None:
-    weights = simplex(0.2)
-    assert len(weights) == len(set(weights)) == 21
-    assert weights[0] == DEFAULT
+@pytest.mark.parametrize(("step", "number"), [(0.2, 21), (0.5, 6 + 2)])
+def test_weights_are_the_defaults_and_a_lattice_of_sum_one(step: float, number: int) -> None:
+    weights = simplex(step)
+    assert len(weights) == len(set(weights)) == number
+    assert tuple(weights[:2]) == DEFAULTS
     assert all(math.isclose(sum(w), 1.0) for w in weights)
 
 
@@ -116,7 +118,7 @@ def test_few_times_are_left_as_they_are() -> None:
 def test_times_are_of_the_ways_in_which_the_target_is_reached() -> None:
     once = _mean([Validity(0.5, 2.0, None, 4.0, 1.0), Validity(0.7, reached=0.0)])
     assert once == Validity(pytest.approx(0.6), 2.0, None, 4.0, 0.5)
-    never = {(1.0, DEFAULT): once, (0.5, DEFAULT): Validity(0.5, reached=0.0)}
+    never = {(0.5, DEFAULT): Validity(0.5, reached=0.0), (1.0, DEFAULT): once}
     found = result({"one": never}, {"one": 0.9}, {"one": "stress"})
     assert [row["reached"] for row in found["tables"]["one"]] == [0.0, 0.5]
     assert "0.60    2.00 ×              4.00 ×       50%" in in_words(found)
@@ -177,4 +179,19 @@ def test_of_weights_that_order_alike_the_quickest_is_chosen() -> None:
     worse = Validity(0.75, 1.0, 1.0, 1.0, 1.0)
     found = {(1.0, w): v for w, v in zip(simplex(0.2), (slow, quick, once, worse), strict=False)}
     assert found[choose([found], 1.0)] == quick
-    assert choose([{(1.0, DEFAULT): Validity(None)}], 1.0) is None
+    assert choose([{(1.0, DEFAULT): Validity()}], 1.0) is None
+    # What is not known on every environment is not held against what is.
+    one = {(1.0, DEFAULT): Validity(0.5), (1.0, LEARNING): Validity(0.8)}
+    other = {(1.0, DEFAULT): Validity(0.5), (1.0, LEARNING): Validity()}
+    assert choose([one, other], 1.0) == (1.0, DEFAULT)
+
+
+def test_the_budget_is_the_shortest_that_is_enough_on_every_table() -> None:
+    names = {"one": "stress", "other": "cartpole"}
+    enough = table(short=0.80, long=0.90)
+    found = {"one": enough, "other": enough}
+    for highest, budget in ((0.85, 0.5), (0.95, 1.0), (1.0, 1.0), (1.01, None)):
+        told = result(found, {"one": 0.5, "other": highest}, names)
+        assert told["budget"] == budget
+        words = "none" if budget is None else f"{budget:.1%}"
+        assert f"0.9 of repeat against repeat on every table: {words}" in in_words(told)

@@ -64,7 +64,7 @@ WRONG = {
     "budget of nothing": (("start", "--budget", "0m"), "greater than 0"),
     "learning rate that is no number": (("start", "--learning-rate", "nan"), "finite number"),
     "memory limit": (("start", "--memory-limit", "2 apples"), "2GB"),
-    "weights": (("start", "--weights", "0,0,0"), "0.2,0.6,0.2"),
+    "weights": (("start", "--weights", "0,0,0"), "0.4,0.4,0.2"),
     "port out of range": (("dashboard", "x", "--port", "70000"), "65535"),
     "slash in the name": (("start", "a/b"), "but got 'a/b'; try a-b"),
     "space in the name": (("start", "my study"), "try my-study"),

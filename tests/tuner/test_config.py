@@ -14,6 +14,7 @@ from tests.tuner.studies import PATIENCE_S, TUNER
 from tuner.config import HYPERPARAMS, StudyConfig, flag
 from tuner.errors import UsageError
 from tuner.flags import STUDY, TRAINING, with_values
+from tuner.score import Weights
 from tuner.settings import load_config, read_settings
 from tuner.space import HardwareConfig
 
@@ -260,6 +261,7 @@ def test_a_cpu_gets_the_cpu_space_and_small_networks() -> None:
     assert config.baseline == HardwareConfig(64, 64, 4, 4)
     assert config.network == (64, 64)
     assert config.env_params == {"obs_dim": 32}
+    assert config.score_weights() == Weights(0.2, 0.6, 0.2)
 
 
 def test_a_gpu_gets_the_gpu_space_and_large_networks() -> None:
@@ -272,19 +274,21 @@ def test_a_gpu_gets_the_gpu_space_and_large_networks() -> None:
     assert config.baseline == HardwareConfig(2048, 128, 8, 4)
     assert config.network == (256, 256)
     assert config.env_params == {"obs_dim": 128}
+    assert config.score_weights() == Weights(0.4, 0.4, 0.2)
 
 
 def test_the_defaults_of_stopping_and_scoring_are_those_of_the_contract() -> None:
     config = StudyConfig()
     assert (config.trials, config.budget, config.timeout) == (None, None, 300.0)
     assert (config.patience, config.min_trials, config.min_feasible) == (15, 20, 3)
-    assert config.weights == (0.2, 0.6, 0.2)
     assert (config.sampler, config.pruner, config.lr_scaling) == ("auto", "none", "none")
 
 
 def test_what_the_user_gave_is_not_filled_in() -> None:
-    given = {"num_envs": "4", "baseline": "4,4,2,1", "network": "8", "env_params": ["obs_dim=5"]}
+    given = {"num_envs": "4", "baseline": "4,4,2,1", "network": "8", "env_params": ["obs_dim=5"],
+             "weights": "0,1,1"}  # fmt: skip
     config = load_config(None, given).resolved("gpu")
+    assert config.score_weights() == Weights(0.0, 1.0, 1.0)
     assert config.num_envs == (4,)
     assert config.baseline == HardwareConfig(4, 4, 2, 1)
     assert (config.network, config.env_params) == ((8,), {"obs_dim": 5})

@@ -95,8 +95,8 @@ def test_another_config_has_the_mean_of_its_trainings() -> None:
     assert first.quality_score == again.quality_score == pytest.approx(0.75)
     assert (first.mean_return, first.entropy, first.env_steps) == (95.0, 0.3, 4000)
     assert first.quality_reason == "the mean of what was kept from done, measured on a GPU"
-    # gpu 50/80, quality 0.75, sps 2000/3000, by 0.2, 0.6, 0.2.
-    assert first.final_score == pytest.approx(0.125 + 0.45 + 0.4 / 3)
+    # gpu 50/80, quality 0.75, sps 2000/3000, by 0.4, 0.4, 0.2.
+    assert first.final_score == pytest.approx(0.25 + 0.3 + 0.4 / 3)
     assert is_copy(first)
     assert is_copy(again)
 

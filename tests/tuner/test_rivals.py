@@ -8,9 +8,9 @@ from tests.tuner.measurements import record
 from tuner.aggregate import summarise
 from tuner.profiles import Contest, choose, contest_between
 from tuner.rivals import changes
-from tuner.score import ScoreReferences, Weights
+from tuner.score import ScoreReferences
 
-REFERENCES = ScoreReferences(100e3, weights=Weights(0.4, 0.4, 0.2))
+REFERENCES = ScoreReferences(100e3)
 
 
 def scored(trial: int, util: float, quality: float, sps: float, **more: Any) -> Any:

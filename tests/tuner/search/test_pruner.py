@@ -20,7 +20,7 @@ from tuner.search.pruner import Bar, make_pruner
 
 REFERENCES = References(
     quality=QualityReferences(random_return=0.0, random_se=0.1, best_return=10.0),
-    quality_reason=None, components=("gpu", "quality", "sps"), weights=Weights(0.4, 0.4, 0.2),
+    quality_reason=None, components=("gpu", "quality", "sps"), weights=Weights(),
     sps=100_000.0, spread=None, epsilon=0.01, target_return=None, env_steps=400,
 )  # fmt: skip
 BUSY = {"device_util": 90.0, "quality_score": 0.9, "final_score": 0.85, "quality_acceptable": True}
