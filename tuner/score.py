@@ -48,8 +48,8 @@ class Weights:
 
 
 CPU_WEIGHTS = Weights(gpu=0.2, quality=0.6, sps=0.2)
-"""Their score orders configs by how soon they reach a return within 0.02 of the best rank
-correlation that any weights come to, and of those they choose the quickest, by
+"""Their score orders configs by how soon they reach a return: within 0.02 of the best rank
+correlation that any weights come to, and choosing configs as quick as any of those do, by
 `benchmarks/score_validity.py`. A CPU's utilisation tells little of its configs; a GPU's may tell
 more, of which no table is recorded."""
 
