@@ -35,12 +35,15 @@ def worths(records: Sequence[TrialRecord], references: References) -> dict[str, 
     """Return what each profile wants, from judged measurements.
 
     `balanced` wants the composite, `max_gpu` utilisation (percent) and `max_quality` quality; of
-    these two a config that does not meet the constraint is worth the least of those that do.
+    these two a config that does not meet the constraint is worth the least of those that do. Ties
+    are as wide as the rules have them, where repeats tell how wide for means of as many as most
+    configs have: ε is two standard deviations of one measurement.
     """
     rules = contest_of(records, references, min_feasible=1).rules
     summaries = [s for s in summarise(records, with_intervals=False) if s.eligible]
+    luck = 1 / math.sqrt(statistics.median_low(s.replicates for s in summaries))
     wanted: dict[str, tuple[str, Callable[[ConfigSummary], bool], float]] = {
-        "balanced": ("final_score", lambda s: True, rules.epsilon),
+        "balanced": ("final_score", lambda s: True, luck * rules.epsilon),
         "max_gpu": (
             "device_util",
             lambda s: (s.quality_score or 0.0) >= (rules.quality_floor or 0.0),
@@ -49,7 +52,7 @@ def worths(records: Sequence[TrialRecord], references: References) -> dict[str, 
         "max_quality": (
             "quality_score",
             lambda s: (s.device_util or 0.0) > (rules.util_limit or 0.0),
-            rules.quality_tie,
+            luck * rules.quality_tie,
         ),
     }
     return {

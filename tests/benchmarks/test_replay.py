@@ -16,7 +16,7 @@ from priors import mean_of as mean_of_fits
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
 from replay_half import Half, halves
-from replay_judge import Judge, both_ways
+from replay_judge import Judge, both_ways, judged, worths
 from replay_methods import METHODS
 from replay_plot import plot
 from replay_study import Method, NoHeartbeat, calibrated, exported, replay
@@ -29,10 +29,12 @@ from tuner.finalists import (
     MOST_CONTENDERS,
     close_behind,
     confirm,
+    contest_of,
     hold_contest,
     num_finalists,
     unconfirmed,
 )
+from tuner.profile_rules import UTIL_TIE
 from tuner.score import FULL_UTIL
 from tuner.search.expectation import PRIORS
 from tuner.space import HardwareConfig, SearchSpace
@@ -90,6 +92,15 @@ def test_an_exhaustive_search_has_no_regret(grid: Grid) -> None:
     assert regret is not None
     assert regret < 0.1
     assert set(judge.worths["balanced"].figures) == set(SPACE.configs())
+
+
+def test_means_of_two_measurements_are_tied_within_less(grid: Grid) -> None:
+    records, references, _ = judged(halves(grid)[0], METHODS["grid"])
+    rules = contest_of(records, references, min_feasible=1).rules
+    ties = {name: worth.tie for name, worth in worths(records, references).items()}
+    assert ties["balanced"] == pytest.approx(rules.epsilon / math.sqrt(2))
+    assert ties["max_quality"] == pytest.approx(rules.quality_tie / math.sqrt(2))
+    assert ties["max_gpu"] == UTIL_TIE
 
 
 def test_a_flat_table_is_tied(grid: Grid) -> None:
