@@ -184,8 +184,8 @@ class MeasureSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the training")
     weights: Annotated[tuple[float, float, float] | None, BeforeValidator(parse.weights)] = Field(
         None,
-        description="of utilisation, quality and throughput in the score [0.4,0.4,0.2 on a GPU, "
-        "0.2,0.6,0.2 on a CPU]",
+        description="of utilisation, quality and throughput in the score [GPU: 0.4,0.4,0.2; "
+        "CPU: 0.2,0.6,0.2]",
     )
     min_feasible: int = Field(
         3, ge=1, description="fewest feasible configs to export profiles from"
