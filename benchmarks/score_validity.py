@@ -87,15 +87,14 @@ class Truth:
 class Validity:
     """What scores of one budget and one set of weights are worth on one table.
 
-    `correlation` is Spearman's between score and truth, None where either is constant; `reached`
-    the share of the ways, one half judging the other, in which the chosen config reached the
-    target in every repeat of the other half, None where no config did, and the other three are of
-    these ways alone: `slowdown` the
-    chosen config's smoothed seconds over the least of them in the half that judges; `at_least` its
-    own seconds over those of the config that was soonest in the half that scored, which is unlucky
-    in the other one, None where that did not reach the target; `at_most` over those of the soonest
-    in the half that judges, which is lucky there. The two bound the first on average over luck, not
-    in every table.
+    `correlation` is Spearman's between score and truth, None where either is constant. `reached` is
+    the share of the ways, one half judging the other, in which the chosen config reached the target
+    in every repeat of the other half, None where no config did. The other three are of these ways
+    alone: `slowdown` the chosen config's smoothed seconds over the least of them in the half that
+    judges; `at_least` its own seconds over those of the config that was soonest in the half that
+    scored, which is unlucky in the other one, None where that did not reach the target; `at_most`
+    over those of the soonest in the half that judges, which is lucky there. The two bound the first
+    on average over luck, not in every table.
     """
 
     correlation: float | None = None

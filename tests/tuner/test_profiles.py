@@ -12,6 +12,7 @@ from storage.records import TrialRecord
 from tests.tuner.measurements import failure, record
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.errors import ExportRefused
+from tuner.finalists import contest_of
 from tuner.pareto import pareto_front
 from tuner.profiles import (
     PROFILE_NAMES,
@@ -21,8 +22,16 @@ from tuner.profiles import (
     contest_between,
     document,
 )
+from tuner.quality import QualityReferences
+from tuner.references import References
+from tuner.score import Weights
 
 ALL = ("gpu", "quality", "sps")
+REFERENCES = References(
+    quality=QualityReferences(random_return=0.0, random_se=0.1, best_return=10.0),
+    quality_reason=None, components=ALL, weights=Weights(),
+    sps=100_000.0, spread=None, epsilon=0.01, target_return=None, env_steps=400,
+)  # fmt: skip
 
 
 def choose_from(records: list[TrialRecord], **changes: Any) -> dict[str, Choice]:
@@ -281,3 +290,13 @@ def test_a_document_is_accepted_written_and_read_back(tmp_path: Path) -> None:
 def test_a_profile_holds_no_training_budget() -> None:
     content = document(choose_from(THREE)["balanced"], context=CONTEXT)
     assert not {"total_steps", "env_steps", "num_updates", "total_timesteps"} & set(content)
+
+
+def test_a_tie_is_as_wide_as_repeats_say_and_as_the_calibration_without_any() -> None:
+    once, again = [record(0), record(1)], record(1, replicate=1)
+    ties = [
+        contest_of([*once, *repeats], REFERENCES, min_feasible=1).rules.epsilon
+        for repeats in ([], [again], [record(1, replicate=1, final_score=0.65)])
+    ]
+    # Two measurements that agree exactly leave none; ± 0.05 are 2 · 0.05 · √2.
+    assert ties == pytest.approx([0.01, 0.0, 0.1 * 2**0.5])
