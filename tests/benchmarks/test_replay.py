@@ -400,7 +400,11 @@ def test_a_replay_is_told_in_words_and_drawn(grid: Grid, tmp_path: Path) -> None
     assert "structured" in (tmp_path / "replay.svg").read_text()
 
 
-def test_the_lossless_pruner_saves_time_and_changes_no_profile(grid: Grid) -> None:
+# With a CPU's weights, by which quality decides more and is known last, it may save less.
+@pytest.mark.parametrize(("weights", "most"), [("0.4,0.4,0.2", 0.9), ("0.2,0.6,0.2", 1.0)])
+def test_the_lossless_pruner_saves_time_and_changes_no_profile(
+    grid: Grid, weights: str, most: float
+) -> None:
     def of_a_slow_device(row: Row) -> Row:
         """20 times as slow, and 24 % busy with the smallest batch to 96 % with the largest."""
         record, window_s = row.record, row.record.window_s or 0.0
@@ -416,8 +420,7 @@ def test_the_lossless_pruner_saves_time_and_changes_no_profile(grid: Grid) -> No
 
     searched, _ = halves(Grid(grid.facts, tuple(map(of_a_slow_device, grid.rows))))
     for seed in range(3):
-        # A GPU's weights: of a trial's score its quality, which is last to be known, is less.
-        settings = {**METHODS["random"].settings, "weights": "0.4,0.4,0.2"}
+        settings = {**METHODS["random"].settings, "weights": weights}
         methods = [
             Method(METHODS["random"].make_sampler, {**settings, "pruner": name})
             for name in ("none", "lossless")
@@ -425,4 +428,4 @@ def test_the_lossless_pruner_saves_time_and_changes_no_profile(grid: Grid) -> No
         whole, cut = (replay(searched, m, seed=seed, budget_s=None) for m in methods)
         assert cut.chosen == whole.chosen
         assert cut.trials == whole.trials
-        assert cut.device_s < 0.9 * whole.device_s
+        assert cut.device_s < most * whole.device_s
