@@ -25,7 +25,7 @@ from priors import LEFT_OUT, left_out
 from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summary, times
 from replay_half import Half
 from replay_judge import Judge, both_ways
-from replay_methods import METHODS
+from replay_methods import METHODS, OURS
 from replay_study import Method, replay
 from replay_tables import DRAWN, NULLS
 from replay_words import in_words
@@ -133,9 +133,11 @@ def run_all(
             m: summary(rows, everywhere.get("random", [])) for m, rows in everywhere.items()
         },
         "ahead": {
-            m: ahead_of(rows, everywhere[methods[0]])
-            for m, rows in everywhere.items()
-            if m != methods[0]
+            ours: {
+                m: ahead_of(rows, everywhere[ours]) for m, rows in everywhere.items() if m != ours
+            }
+            for ours in methods
+            if ours.startswith(OURS)
         },
     }
 

@@ -39,10 +39,10 @@ def in_words(document: dict[str, Any]) -> str:
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
         "tables, halves and seeds; of one table little more than the range of its halves",
     ]
-    ours = next(iter(document["methods"]))
     lines += [
         f"{ours} against {method}, seed by seed: lower by {_interval(gap)}"
-        for method, gap in document["ahead"].items()
+        for ours, gaps in document["ahead"].items()
+        for method, gap in gaps.items()
         if gap is not None
     ]
     lines += ["", _heading("profile")]

@@ -7,9 +7,10 @@ On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should 
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
 What scores are worth is to be held against repeat by repeat: how the one half's true times order
-configs as the other's do (a score without noise could do better than that). How much slower than
-the soonest the chosen config is cannot be read off noisy times, the least of which is luck: so it
-is told three times, first by times that are smoothed over configs alike. Weights are chosen for
+configs as the other's do, and what choosing by them comes to (a score without noise could do better
+than that). How much slower than the soonest the chosen config is cannot be read off noisy times,
+the least of which is luck: so it is told three times, first by times that are smoothed over configs
+alike. Weights are chosen for
 each budget on the tables of other environments than the one they are tested on. Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
 it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
@@ -18,34 +19,22 @@ noisier than a study's. Speed and utilisation are those of the whole run.
 
 import itertools
 import math
-import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
+from grid import add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
-from replay_cut import cut, without_milestones
-from replay_half import Half, halves
-from replay_judge import judged
-from replay_methods import METHODS
-from replay_study import chosen, config_of_table
-from scipy.stats import spearmanr
+from replay_cut import without_milestones
+from replay_half import halves
+from validity import SLOWDOWNS, Choice, Validity, mean_of, repeatability, truth_of, validities
 
-from storage.records import TrialRecord
-from tuner.aggregate import summarise
-from tuner.goal import time_score
-from tuner.measurement import seconds_to
-from tuner.references import References
-from tuner.score import CPU_WEIGHTS, Weights, score
-from tuner.search.model import SmoothModel
-from tuner.search.surrogate import Scale
-from tuner.space import HardwareConfig, SearchSpace
+from tuner.score import CPU_WEIGHTS, Weights
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -57,51 +46,6 @@ GOOD_ENOUGH = 0.02
 """Rank correlations that differ by no more than this are taken to be as good; see `choose`."""
 AIM = 0.9
 """The share of the correlation between repeats that a score's should have."""
-
-SLOWDOWNS = ("slowdown", "at_least", "at_most")
-"""The fields of `Validity` that are times over a soonest config's, whose means are geometric."""
-OTHERS = ("correlation", "reached")
-"""Its other fields."""
-FEWEST_TO_SMOOTH = 5
-"""Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
-
-Choice = tuple[float, tuple[float, float, float]]
-"""A budget's share and weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What one half of a table tells of each config over its whole curves.
-
-    `scores` order configs by how soon they reached the target, those that did not by their
-    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
-    `smooth` what these are estimated to be without noise.
-    """
-
-    scores: dict[HardwareConfig, float]
-    seconds: dict[HardwareConfig, float]
-    smooth: dict[HardwareConfig, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """What scores of one budget and one set of weights are worth on one table.
-
-    `correlation` is Spearman's between score and truth, None where either is constant. `reached` is
-    the share of the ways, one half judging the other, in which the chosen config reached the target
-    in every repeat of the other half, None where no config did. The other three are of these ways
-    alone: `slowdown` the chosen config's smoothed seconds over the least of them in the half that
-    judges; `at_least` its own seconds over those of the config that was soonest in the half that
-    scored, which is unlucky in the other one, None where that did not reach the target; `at_most`
-    over those of the soonest in the half that judges, which is lucky there. The two bound the first
-    on average over luck, not in every table.
-    """
-
-    correlation: float | None = None
-    slowdown: float | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    reached: float | None = None
 
 
 def main() -> None:
@@ -116,7 +60,7 @@ def main() -> None:
     shares = (SHARES[1], SHARES[-1]) if arguments.quick else SHARES
     candidates = simplex(0.5 if arguments.quick else 0.2)
     found: dict[str, dict[Choice, Validity]] = {}
-    repeatabilities: dict[str, float | None] = {}
+    repeatabilities: dict[str, Validity] = {}
     with ProcessPoolExecutor() as pool:
         ask = partial(measure, shares=shares, candidates=candidates, by_end=arguments.by_end)
         measured = pool.map(ask, tables)
@@ -146,144 +90,13 @@ def measure(
     shares: Sequence[float],
     candidates: Sequence[tuple[float, float, float]],
     by_end: bool,
-) -> tuple[dict[Choice, Validity], float | None]:
+) -> tuple[dict[Choice, Validity], Validity]:
     """Return the validity of each budget and weights on a table, and its repeatability."""
     grid = read_grid(table)
     if by_end:
         grid = without_milestones(grid)
     truths = [truth_of(half) for half in halves(grid)]
     return validities(grid, truths, shares=shares, candidates=candidates), repeatability(truths)
-
-
-def repeatability(truths: Sequence[Truth]) -> float | None:
-    """Return Spearman's rank correlation between the true times of the two halves."""
-    first, other = (truth.scores for truth in truths)
-    return _correlation([(first[c], other[c]) for c in first if c in other])
-
-
-def validities(
-    grid: Grid,
-    truths: Sequence[Truth],
-    *,
-    shares: Sequence[float],
-    candidates: Sequence[tuple[float, float, float]],
-) -> dict[Choice, Validity]:
-    """Return the validity of each budget and weights: the mean of each half judged by the other."""
-    found: dict[Choice, Validity] = {}
-    for share in shares:
-        short = [judged(half, METHODS["grid"]) for half in halves(cut(grid, share))]
-        for weights in candidates:
-            each = [
-                _validity(*half, own=own, other=other, weights=weights)
-                for half, own, other in zip(short, truths, reversed(truths), strict=True)
-            ]
-            found[share, weights] = _mean(each)
-    return found
-
-
-def truth_of(half: Half) -> Truth:
-    """Return how soon each config reached the target return of its own half's calibration."""
-    _, references, _ = judged(half, METHODS["grid"])
-    target, start = references.target_return, references.quality.random_return
-    if target is None or target <= start:
-        raise ValueError(f"a table must have a target return above {start}, but got {target}")
-    scores, seconds = {}, {}
-    for config, rows in half.rows.items():
-        times = [seconds_to(row.curve, target) for row in rows]
-        returns = [[p.metrics.get("mean_return") for p in row.curve if p.learning] for row in rows]
-        best = [max((r for r in one if r is not None), default=None) for one in returns]
-        # Any reference orders the times alike: one second.
-        scores[config] = statistics.fmean(
-            time_score(time, reference_s=1.0, best_return=r, start=start, target=target)
-            for time, r in zip(times, best, strict=True)
-        )
-        reached = [time for time in times if time is not None]
-        if len(reached) == len(times):
-            seconds[config] = statistics.fmean(reached)
-    return Truth(scores, seconds, smoothed(seconds, config_of_table(half, METHODS["grid"]).space()))
-
-
-def smoothed(
-    seconds: dict[HardwareConfig, float], space: SearchSpace
-) -> dict[HardwareConfig, float]:
-    """Return the estimated seconds that configs take without noise, from one half of a table.
-
-    Times of configs alike are alike: a Gaussian process of their logarithms, with lengths and noise
-    as they themselves make likeliest. It knows nothing of configs that did not reach the target.
-    """
-    if len(seconds) < FEWEST_TO_SMOOTH:
-        return dict(seconds)
-    points, logs = Scale.of(space).points(list(seconds)), np.log(list(seconds.values()))
-    no_trend = np.zeros((len(logs), 0))
-    smooth = SmoothModel(points, no_trend, logs).predict(points, no_trend)[0]
-    return dict(zip(seconds, np.exp(smooth).tolist(), strict=True))
-
-
-def _validity(
-    records: Sequence[TrialRecord],
-    references: References,
-    baseline: HardwareConfig,
-    *,
-    own: Truth,
-    other: Truth,
-    weights: tuple[float, float, float],
-) -> Validity:
-    """Return what the records of a half are worth when they are scored with these weights.
-
-    `own` is the truth of that half, by which the soonest config is known without its luck in the
-    `other`, which judges.
-    """
-    weighted = replace(references, weights=Weights(*weights))
-    if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
-        return Validity()
-    scored = [_scored(record, weighted) for record in records]
-    known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
-    pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
-    correlation = _correlation(pairs)
-    if not other.seconds:
-        return Validity(correlation)
-    config = chosen(scored, weighted, baseline, 1)["balanced"]
-    if config not in other.seconds:
-        return Validity(correlation, reached=0.0)
-    seconds = other.seconds[config]
-    soonest = min(own.seconds, key=own.seconds.__getitem__, default=None)
-    return Validity(
-        correlation,
-        other.smooth[config] / min(other.smooth.values()),
-        seconds / other.seconds[soonest] if soonest in other.seconds else None,
-        seconds / min(other.seconds.values()),
-        reached=1.0,
-    )
-
-
-def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return Spearman's rank correlation, None where one side is constant or there are none."""
-    if not pairs or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(pairs).statistic)
-
-
-def _scored(record: TrialRecord, references: References) -> TrialRecord:
-    if record.status != "success":
-        return record
-    scores = score(
-        references.scores(),
-        device_util=record.device_util,
-        quality_score=record.quality_score,
-        sps=record.sps,
-    )
-    return replace(record, final_score=scores.final_score)
-
-
-def _mean(each: Sequence[Validity]) -> Validity:
-    """Return the means of what is known, geometric ones of the slowdowns."""
-
-    def known(name: str) -> list[float]:
-        return [value for v in each if (value := getattr(v, name)) is not None]
-
-    means = {name: statistics.fmean(known(name)) for name in OTHERS if known(name)}
-    times = {name: statistics.geometric_mean(known(name)) for name in SLOWDOWNS if known(name)}
-    return Validity(**means, **times)
 
 
 def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | None:
@@ -299,7 +112,9 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
     """
     choices = [choice for choice in found[0] if choice[0] == share]
     told = {c: sum(one[c].correlation is not None for one in found) for c in choices}
-    means = {c: _mean([one[c] for one in found]) for c in choices if told[c] == max(told.values())}
+    means = {
+        c: mean_of([one[c] for one in found]) for c in choices if told[c] == max(told.values())
+    }
     known = {c: mean.correlation for c, mean in means.items() if mean.correlation is not None}
     if not known:
         return None
@@ -314,7 +129,7 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
 
 def result(
     found: dict[str, dict[Choice, Validity]],
-    repeatabilities: dict[str, float | None],
+    repeatabilities: dict[str, Validity],
     environments: dict[str, str],
 ) -> dict[str, Any]:
     """Return what every budget and weights are worth, and which would be chosen.
@@ -330,20 +145,20 @@ def result(
     tables: dict[str, list[dict[Choice, Validity]]] = {}
     for name, table in found.items():
         tables.setdefault(environments[name], []).append(table)
-    means = {e: {c: _mean([t[c] for t in known]) for c in choices} for e, known in tables.items()}
+    means = {e: {c: mean_of([t[c] for t in known]) for c in choices} for e, known in tables.items()}
     left_out: dict[str, list[dict[str, Any]]] = {}
     for name, table in found.items():
         others = [mean for environment, mean in means.items() if environment != environments[name]]
         picks = [choose(others, share) for share in shares] if others else []
         left_out[name] = [_as_data(pick, table[pick]) for pick in picks if pick is not None]
-    over_all = {c: _mean([mean[c] for mean in means.values()]) for c in choices}
+    over_all = {c: mean_of([mean[c] for mean in means.values()]) for c in choices}
     best = [choose(list(means.values()), share) for share in shares]
     return {
         "tables": {
             name: [_as_data(choice, worth) for choice, worth in table.items()]
             for name, table in found.items()
         },
-        "repeatabilities": repeatabilities,
+        "repeatabilities": {name: asdict(worth) for name, worth in repeatabilities.items()},
         "left_out": left_out,
         "budget": min(filter(partial(_is_enough, left_out, repeatabilities), shares), default=None),
         "over_all": [_as_data(choice, worth) for choice, worth in over_all.items()],
@@ -353,7 +168,7 @@ def result(
 
 def _is_enough(
     left_out: dict[str, list[dict[str, Any]]],
-    repeatabilities: dict[str, float | None],
+    repeatabilities: dict[str, Validity],
     share: float,
 ) -> bool:
     """Return whether a budget's correlations come to `AIM` on every table that repeats tell of."""
@@ -362,8 +177,8 @@ def _is_enough(
             row["share"] == share and (row["correlation"] or 0.0) >= AIM * highest
             for row in left_out[name]
         )
-        for name, highest in repeatabilities.items()
-        if highest is not None
+        for name, worth in repeatabilities.items()
+        if (highest := worth.correlation) is not None
     )
 
 
@@ -388,9 +203,12 @@ def in_words(document: dict[str, Any]) -> str:
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows if tuple(row["weights"]) in DEFAULTS]
+    lines.append(
+        "repeat against repeat: true times of the one half in place of a score, smoothed to choose"
+    )
     lines += [
-        f"{name:16s} {'repeat against repeat':>25s} {_two(value):>12s}"
-        for name, value in document["repeatabilities"].items()
+        f"{name:16s} {'true times':>25s} {_figures(row)}"
+        for name, row in document["repeatabilities"].items()
     ]
     lines.append(
         "weights chosen on the tables of other environments, for each budget, tested on the one "
@@ -420,15 +238,14 @@ def _by_correlation(row: dict[str, Any]) -> float:
 
 def _line(table: str, row: dict[str, Any]) -> str:
     weights = "/".join(f"{weight:g}" for weight in row["weights"])
+    return f"{table:16s} {row['share']:>10.1%} {weights:>14s} {_figures(row)}"
+
+
+def _figures(row: dict[str, Any]) -> str:
     figures = ["" if row[name] is None else f"{row[name]:.2f} ×" for name in SLOWDOWNS]
     figures.append("" if row["reached"] is None else f"{row['reached']:.0%}")
-    return f"{table:16s} {row['share']:>10.1%} {weights:>14s} {_two(row['correlation']):>12s} " + (
-        " ".join(f"{figure:>9s}" for figure in figures)
-    )
-
-
-def _two(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    correlation = "" if row["correlation"] is None else f"{row['correlation']:.2f}"
+    return f"{correlation:>12s} " + " ".join(f"{figure:>9s}" for figure in figures)
 
 
 if __name__ == "__main__":

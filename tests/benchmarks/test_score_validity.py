@@ -8,20 +8,8 @@ import pytest
 from grid import Grid
 from replay_cut import cut, without_milestones
 from replay_half import halves
-from score_validity import (
-    DEFAULTS,
-    Choice,
-    Validity,
-    _mean,
-    choose,
-    in_words,
-    repeatability,
-    result,
-    simplex,
-    smoothed,
-    truth_of,
-    validities,
-)
+from score_validity import DEFAULTS, choose, in_words, result, simplex
+from validity import Choice, Truth, Validity, mean_of, repeatability, smoothed, truth_of, validities
 
 from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
 from tuner.space import SearchSpace
@@ -116,10 +104,10 @@ def test_few_times_are_left_as_they_are() -> None:
 
 
 def test_times_are_of_the_ways_in_which_the_target_is_reached() -> None:
-    once = _mean([Validity(0.5, 2.0, None, 4.0, 1.0), Validity(0.7, reached=0.0)])
+    once = mean_of([Validity(0.5, 2.0, None, 4.0, 1.0), Validity(0.7, reached=0.0)])
     assert once == Validity(pytest.approx(0.6), 2.0, None, 4.0, 0.5)
     never = {(0.5, DEFAULT): Validity(0.5, reached=0.0), (1.0, DEFAULT): once}
-    found = result({"one": never}, {"one": 0.9}, {"one": "stress"})
+    found = result({"one": never}, {"one": Validity(0.9)}, {"one": "stress"})
     assert [row["reached"] for row in found["tables"]["one"]] == [0.0, 0.5]
     assert "0.60    2.00 ×              4.00 ×       50%" in in_words(found)
     assert "0.50                                      0%" in in_words(found)
@@ -130,9 +118,26 @@ def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
         repeatability([truth_of(half) for half in halves(one)])
         for one in (grid, made_up_grid(SPACE, noise=0.3))
     )
-    assert quiet is not None
-    assert loud is not None
-    assert loud < quiet <= 1.0
+    assert quiet.correlation is not None
+    assert loud.correlation is not None
+    assert loud.correlation < quiet.correlation <= 1.0
+
+
+def test_true_times_choose_the_soonest_where_nothing_is_noisy_and_are_unlucky_elsewhere() -> None:
+    first, second = SPACE.configs()[:2]
+    seconds = {first: 1.0, second: 2.0}
+    quiet = Truth({first: 2.0, second: 1.0}, seconds, seconds)
+    assert repeatability([quiet, quiet]) == Validity(1.0, 1.0, 1.0, 1.0, reached=1.0)
+    other = {first: 4.0, second: 2.0}
+    unlucky = repeatability([quiet, Truth({first: 1.0, second: 2.0}, other, other)])
+    assert unlucky == Validity(-1.0, 2.0, 1.0, 2.0, reached=1.0)
+    never = Truth({first: 1.0, second: 2.0}, {}, {})
+    # Of two ways the one has nobody who reached the target, the other nobody to choose.
+    assert repeatability([quiet, never]) == Validity(-1.0)
+    only = {second: 2.0}
+    # The one chooses what did not reach the target again, the other what took twice as long.
+    once = repeatability([quiet, Truth({first: 1.0, second: 2.0}, only, only)])
+    assert once == Validity(-1.0, 2.0, 1.0, 2.0, reached=0.5)
 
 
 def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
@@ -152,7 +157,8 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
     assert choose([one], 0.5) == (0.5, LEARNING)
     assert choose([other], 1.0) == (1.0, DEFAULT)
     environments = {"one": "stress", "other": "cartpole"}
-    found = result({"one": one, "other": other}, {"one": 0.95, "other": None}, environments)
+    worths = {"one": Validity(0.95, 1.5, 1.0, 1.75, 1.0), "other": Validity()}
+    found = result({"one": one, "other": other}, worths, environments)
     assert found["left_out"]["one"][1] == {
         "share": 1.0, "weights": list(DEFAULT), "correlation": 0.85, "slowdown": 2.0,
         "at_least": 1.5, "at_most": 2.5, "reached": 1.0,
@@ -161,7 +167,8 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
     # (0.80 + 0.70) / 2 and (0.85 + 0.95) / 2: the default, for either budget.
     assert [row["correlation"] for row in found["chosen"]] == pytest.approx([0.75, 0.90])
     lines = in_words(found).splitlines()
-    assert "one                  repeat against repeat         0.95" in lines
+    repeats = "0.95    1.50 ×    1.00 ×    1.75 ×      100%"
+    assert f"one                             true times         {repeats}" in lines
     figures = "0.20    2.00 ×    1.50 ×    2.50 ×      100%"
     assert f"other                 50.0%          0/1/0         {figures}" in lines
     assert [line.split()[2] for line in lines[-2:]] == [
@@ -191,7 +198,7 @@ def test_the_budget_is_the_shortest_that_is_enough_on_every_table() -> None:
     enough = table(short=0.80, long=0.90)
     found = {"one": enough, "other": enough}
     for highest, budget in ((0.85, 0.5), (0.95, 1.0), (1.0, 1.0), (1.01, None)):
-        told = result(found, {"one": 0.5, "other": highest}, names)
+        told = result(found, {"one": Validity(0.5), "other": Validity(highest)}, names)
         assert told["budget"] == budget
         words = "none" if budget is None else f"{budget:.1%}"
         assert f"0.9 of repeat against repeat on every table: {words}" in in_words(told)

@@ -1,0 +1,219 @@
+"""What a short trial's scores are worth on one table, by how soon configs truly reach a return.
+
+One half of a table's repeats scores, the other judges, both ways round. What scores are worth is to
+be held against what that half's own times are (`repeatability`): they are as noisy.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from grid import Grid
+from replay_cut import cut
+from replay_half import Half, halves
+from replay_judge import judged
+from replay_methods import METHODS
+from replay_study import chosen, config_of_table
+from scipy.stats import spearmanr
+
+from storage.records import TrialRecord
+from tuner.aggregate import summarise
+from tuner.goal import time_score
+from tuner.measurement import seconds_to
+from tuner.references import References
+from tuner.score import Weights, score
+from tuner.search.model import SmoothModel
+from tuner.search.surrogate import Scale
+from tuner.space import HardwareConfig, SearchSpace
+
+SLOWDOWNS = ("slowdown", "at_least", "at_most")
+"""The fields of `Validity` that are times over a soonest config's, whose means are geometric."""
+OTHERS = ("correlation", "reached")
+"""Its other fields."""
+FEWEST_TO_SMOOTH = 5
+"""Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
+
+Choice = tuple[float, tuple[float, float, float]]
+"""A budget's share and weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What one half of a table tells of each config over its whole curves.
+
+    `scores` order configs by how soon they reached the target, those that did not by their
+    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
+    `smooth` what these are estimated to be without noise.
+    """
+
+    scores: dict[HardwareConfig, float]
+    seconds: dict[HardwareConfig, float]
+    smooth: dict[HardwareConfig, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What scores of one budget and one set of weights are worth on one table.
+
+    `correlation` is Spearman's between score and truth, None where either is constant. `reached` is
+    the share of the ways, one half judging the other, in which the chosen config reached the target
+    in every repeat of the other half, None where no config did. The other three are of these ways
+    alone: `slowdown` the chosen config's smoothed seconds over the least of them in the half that
+    judges; `at_least` its own seconds over those of the config that was soonest in the half that
+    scored, which is unlucky in the other one, None where that did not reach the target; `at_most`
+    over those of the soonest in the half that judges, which is lucky there. The two bound the first
+    on average over luck, not in every table.
+    """
+
+    correlation: float | None = None
+    slowdown: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    reached: float | None = None
+
+
+def repeatability(truths: Sequence[Truth]) -> Validity:
+    """Return what true times themselves are worth: those of one half, judged by the other.
+
+    The config that is taken has the least smoothed seconds of its half. The mean of both ways.
+    """
+    own, other = truths
+    pairs = [(own.scores[c], other.scores[c]) for c in own.scores if c in other.scores]
+    correlation = _correlation(pairs)
+    each = []
+    for chooses, judges in ((own, other), (other, own)):
+        soonest = min(chooses.smooth, key=chooses.smooth.__getitem__, default=None)
+        each.append(_worth(correlation, soonest, own=chooses, other=judges))
+    return mean_of(each)
+
+
+def validities(
+    grid: Grid,
+    truths: Sequence[Truth],
+    *,
+    shares: Sequence[float],
+    candidates: Sequence[tuple[float, float, float]],
+) -> dict[Choice, Validity]:
+    """Return the validity of each budget and weights: the mean of each half judged by the other."""
+    found: dict[Choice, Validity] = {}
+    for share in shares:
+        short = [judged(half, METHODS["grid"]) for half in halves(cut(grid, share))]
+        for weights in candidates:
+            each = [
+                _validity(*half, own=own, other=other, weights=weights)
+                for half, own, other in zip(short, truths, reversed(truths), strict=True)
+            ]
+            found[share, weights] = mean_of(each)
+    return found
+
+
+def truth_of(half: Half) -> Truth:
+    """Return how soon each config reached the target return of its own half's calibration."""
+    _, references, _ = judged(half, METHODS["grid"])
+    target, start = references.target_return, references.quality.random_return
+    if target is None or target <= start:
+        raise ValueError(f"a table must have a target return above {start}, but got {target}")
+    scores, seconds = {}, {}
+    for config, rows in half.rows.items():
+        times = [seconds_to(row.curve, target) for row in rows]
+        returns = [[p.metrics.get("mean_return") for p in row.curve if p.learning] for row in rows]
+        best = [max((r for r in one if r is not None), default=None) for one in returns]
+        # Any reference orders the times alike: one second.
+        scores[config] = statistics.fmean(
+            time_score(time, reference_s=1.0, best_return=r, start=start, target=target)
+            for time, r in zip(times, best, strict=True)
+        )
+        reached = [time for time in times if time is not None]
+        if len(reached) == len(times):
+            seconds[config] = statistics.fmean(reached)
+    return Truth(scores, seconds, smoothed(seconds, config_of_table(half, METHODS["grid"]).space()))
+
+
+def smoothed(
+    seconds: dict[HardwareConfig, float], space: SearchSpace
+) -> dict[HardwareConfig, float]:
+    """Return the estimated seconds that configs take without noise, from one half of a table.
+
+    Times of configs alike are alike: a Gaussian process of their logarithms, with lengths and noise
+    as they themselves make likeliest. It knows nothing of configs that did not reach the target.
+    """
+    if len(seconds) < FEWEST_TO_SMOOTH:
+        return dict(seconds)
+    points, logs = Scale.of(space).points(list(seconds)), np.log(list(seconds.values()))
+    no_trend = np.zeros((len(logs), 0))
+    smooth = SmoothModel(points, no_trend, logs).predict(points, no_trend)[0]
+    return dict(zip(seconds, np.exp(smooth).tolist(), strict=True))
+
+
+def _validity(
+    records: Sequence[TrialRecord],
+    references: References,
+    baseline: HardwareConfig,
+    *,
+    own: Truth,
+    other: Truth,
+    weights: tuple[float, float, float],
+) -> Validity:
+    """Return what the records of a half are worth when they are scored with these weights.
+
+    `own` is the truth of that half, by which the soonest config is known without its luck in the
+    `other`, which judges.
+    """
+    weighted = replace(references, weights=Weights(*weights))
+    if sum(weighted.weights.as_dict()[name] for name in references.components) == 0:
+        return Validity()
+    scored = [_scored(record, weighted) for record in records]
+    known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
+    pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
+    config = chosen(scored, weighted, baseline, 1)["balanced"]
+    return _worth(_correlation(pairs), config, own=own, other=other)
+
+
+def _worth(
+    correlation: float | None, config: HardwareConfig | None, *, own: Truth, other: Truth
+) -> Validity:
+    """Return what a config is worth that was taken by what `own` is the truth of."""
+    if config is None or not other.seconds:
+        return Validity(correlation)
+    if config not in other.seconds:
+        return Validity(correlation, reached=0.0)
+    seconds = other.seconds[config]
+    soonest = min(own.seconds, key=own.seconds.__getitem__, default=None)
+    return Validity(
+        correlation,
+        other.smooth[config] / min(other.smooth.values()),
+        seconds / other.seconds[soonest] if soonest in other.seconds else None,
+        seconds / min(other.seconds.values()),
+        reached=1.0,
+    )
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return Spearman's rank correlation, None where one side is constant or there are none."""
+    if not pairs or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(pairs).statistic)
+
+
+def _scored(record: TrialRecord, references: References) -> TrialRecord:
+    if record.status != "success":
+        return record
+    scores = score(
+        references.scores(),
+        device_util=record.device_util,
+        quality_score=record.quality_score,
+        sps=record.sps,
+    )
+    return replace(record, final_score=scores.final_score)
+
+
+def mean_of(each: Sequence[Validity]) -> Validity:
+    """Return the means of what is known, geometric ones of the slowdowns."""
+
+    def known(name: str) -> list[float]:
+        return [value for v in each if (value := getattr(v, name)) is not None]
+
+    means = {name: statistics.fmean(known(name)) for name in OTHERS if known(name)}
+    times = {name: statistics.geometricmean_of(known(name)) for name in SLOWDOWNS if known(name)}
+    return Validity(**means, **times)
