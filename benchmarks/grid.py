@@ -205,7 +205,7 @@ class Recording:
         self._add(row.as_json())
 
     def row(self, config: HardwareConfig, repeat: int) -> Row | None:
-        """Return a measurement, the undisturbed one where it was made more than once."""
+        """Return a measurement, the best one where it was made more than once; see `_rank`."""
         return self._best().get((config, repeat))
 
     def grid(self) -> Grid:
@@ -216,7 +216,7 @@ class Recording:
         found: dict[tuple[HardwareConfig, int], Row] = {}
         for row in self.rows:
             before = found.get((row.config, row.repeat))
-            if before is None or before.record.contaminated is not None:
+            if before is None or _rank(row) > _rank(before):
                 found[row.config, row.repeat] = row
         return found
 
@@ -233,6 +233,11 @@ class Recording:
                     f"{stored.get(name)!r} and got {here.get(name)!r}; finish it as it was begun, "
                     "or move that file away"
                 )
+
+
+def _rank(row: Row) -> tuple[bool, bool]:
+    """Return how much a measurement tells: what crashed says nothing, what was disturbed less."""
+    return row.record.status != "crashed", row.record.contaminated is None
 
 
 def _line(data: Mapping[str, Any]) -> bytes:

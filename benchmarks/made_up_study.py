@@ -236,7 +236,7 @@ def _finalists(records: list[TrialRecord]) -> list[TrialRecord]:
         everything = [*records, *added]
         contest = contest_of(everything, REFERENCES, min_feasible=3)
         wanted = [choice.summary for choice in choose(contest).values()]
-        wanted += [candidate.summary for candidate in contenders(contest.front, contest.rules)]
+        wanted += [candidate.summary for candidate in contenders(contest.eligible, contest.rules)]
         once = {summary.trial for summary in wanted if summary.replicates < 2}
         if not once:
             return added

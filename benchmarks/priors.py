@@ -197,7 +197,12 @@ def _mean(fits: Sequence[Fit]) -> Fit:
 
 
 def _prior(part: str, fit: Fit, apart: float | None) -> Prior:
-    """Return what a fit lets one expect; doubting slopes as on any CPU where `apart` is None."""
+    """Return what a fit lets one expect; doubting slopes as on any CPU where `apart` is None.
+
+    Of one other environment nobody knows how far slopes lie apart: that doubt is then what all
+    tables came to, the one that is searched among them. So are, always, the constants of
+    `tuner.search.expectation` that are no part of a prior.
+    """
     supposed: Prior = getattr(PRIORS["cpu"], part)
     doubted = supposed.slopes_doubt if apart is None else apart / fit.deviation
     return Prior(

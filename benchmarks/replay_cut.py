@@ -9,6 +9,7 @@ from grid import Grid, Row
 
 from storage.records import CurvePoint
 from tuner.measurement import Evaluation
+from tuner.outcome import Completed
 from tuner.protocol import MILESTONES
 
 
@@ -30,7 +31,10 @@ def cut(grid: Grid, share: float) -> Grid:
 
 
 def _cut_row(row: Row, share: float, env_steps: int) -> Row:
-    """Return a row up to the first block that ends at or past `env_steps`."""
+    """Return a row up to the first block that ends at or past `env_steps`.
+
+    Its speed is that of these blocks, its utilisation and its interval are those of the whole row.
+    """
     learning = [point for point in row.curve if point.learning]
     kept = tuple(
         p for i, p in enumerate(learning) if i == 0 or learning[i - 1].env_steps < env_steps
@@ -38,7 +42,15 @@ def _cut_row(row: Row, share: float, env_steps: int) -> Row:
     evaluation = _evaluation(row, share) or _from_training(row, kept)
     if row.record.status != "success" or evaluation is None:
         return replace(row, curve=kept, evaluation=None)
-    record = replace(row.record, mean_return=evaluation.mean_return, env_steps=kept[-1].env_steps)
+    if share >= 1.0:
+        return replace(row, evaluation=evaluation)
+    speed = replace(row, curve=kept).measurement(Completed()).throughput
+    record = replace(
+        row.record,
+        mean_return=evaluation.mean_return,
+        env_steps=kept[-1].env_steps,
+        sps=None if speed is None else speed.sps,
+    )
     return Row(record, kept, evaluation)
 
 

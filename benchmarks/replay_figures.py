@@ -37,7 +37,9 @@ def known_of(values: Iterable[float | None]) -> list[float]:
 def summary(found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of one method over seeds (and tables)."""
     exact = {share: known_of(row["exact"][share] for row in found) for share in map(str, SHARES)}
+    profiles = {profile: of_profile(profile, found, random) for profile in PROFILE_NAMES}
     return {
+        **_headline(profiles["balanced"]),
         "replays": len(found),
         "trials": {
             share: statistics.fmean(row["trials"][share] for row in found)
@@ -47,7 +49,24 @@ def summary(found: Sequence[dict[str, Any]], random: Sequence[dict[str, Any]]) -
         "ooms": sum(r["ooms"] for r in found),
         "overrun": max(r["overrun"] for r in found),
         "device_s": statistics.median(r["device_s"] for r in found),
-    } | {profile: of_profile(profile, found, random) for profile in PROFILE_NAMES}
+        **profiles,
+    }
+
+
+def _headline(balanced: dict[str, Any]) -> dict[str, Any]:
+    """Return what is asked of a method first, all of `balanced`; None where nothing was judged.
+
+    `share_at_10pct` is how much of the gap from the median config to the best is reached with a
+    tenth of a table's device-seconds; `success_rate` the share of replays within `GOOD` of the best
+    with a fifth; for `p_score` and `device_s_to_5pct` see `of_profile`.
+    """
+    known = balanced["judged"] > 0
+    return {
+        "share_at_10pct": 1 - balanced["regret"]["0.1"]["mean"]["value"] if known else None,
+        "success_rate": balanced["regret"]["0.2"]["success"]["value"] if known else None,
+        "p_score": balanced.get("p_score"),
+        "device_s_to_5pct": balanced.get("device_s_to_5pct"),
+    }
 
 
 def of_profile(
@@ -89,8 +108,12 @@ def of_profile(
 
 def ahead_of(
     theirs: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]
-) -> dict[str, float] | None:
-    """Return by how much our regret of `balanced` is lower at the largest budget, seed by seed."""
+) -> dict[str, Any] | None:
+    """Return by how much our regret of `balanced` is lower at the largest budget, seed by seed.
+
+    `by_half` has the mean of each half of each table that can tell, in their order: few tables
+    make an interval that is narrower than it says.
+    """
     share = str(SHARES[-1])
     gaps = [
         (their - our, row["place"])
@@ -98,7 +121,10 @@ def ahead_of(
         if (our := row["regrets"][share]["balanced"]) is not None
         and (their := other["regrets"][share]["balanced"]) is not None
     ]
-    return mean_of(*zip(*gaps, strict=True)) if gaps else None
+    if not gaps:
+        return None
+    values, places = zip(*gaps, strict=True)
+    return {**mean_of(values, places), "by_half": by_half(values, places)}
 
 
 def mean_of(values: Sequence[float], places: Sequence[Place]) -> dict[str, float]:

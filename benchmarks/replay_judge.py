@@ -12,7 +12,7 @@ from replay_study import Method, calibrated, chosen, references_of
 
 from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, summarise
-from tuner.finalists import contest_of
+from tuner.finalists import contest_of, tie_width
 from tuner.profile_rules import UTIL_TIE
 from tuner.profiles import PROFILE_NAMES
 from tuner.references import References, judge
@@ -31,19 +31,25 @@ class Worth:
         return self.figures.get(config, min(self.figures.values()))
 
 
-def worths(records: Sequence[TrialRecord], references: References) -> dict[str, Worth]:
+def worths(
+    records: Sequence[TrialRecord], references: References, *, epsilon: float | None = None
+) -> dict[str, Worth]:
     """Return what each profile wants, from judged measurements.
 
     `balanced` wants the composite, `max_gpu` utilisation (percent) and `max_quality` quality; of
     these two a config that does not meet the constraint is worth the least of those that do. Ties
-    are as wide as the rules have them, where repeats tell how wide for means of as many as most
-    configs have: ε is two standard deviations of one measurement.
+    are as wide as the rules have them, for means of as many as most configs have: ε is two standard
+    deviations of one measurement, by the repeats among `records` unless it is given.
     """
     rules = contest_of(records, references, min_feasible=1).rules
     summaries = [s for s in summarise(records, with_intervals=False) if s.eligible]
     luck = 1 / math.sqrt(statistics.median_low(s.replicates for s in summaries))
     wanted: dict[str, tuple[str, Callable[[ConfigSummary], bool], float]] = {
-        "balanced": ("final_score", lambda s: True, luck * rules.epsilon),
+        "balanced": (
+            "final_score",
+            lambda s: True,
+            luck * (rules.epsilon if epsilon is None else epsilon),
+        ),
         "max_gpu": (
             "device_util",
             lambda s: (s.quality_score or 0.0) >= (rules.quality_floor or 0.0),
@@ -73,13 +79,18 @@ def judged(half: Half, method: Method) -> tuple[list[TrialRecord], References, H
     references, baseline = references_of(session), session.config.baseline
     if baseline is None:
         raise ValueError("a calibrated study must have a baseline")
+    return records_of(half, references, baseline), references, baseline
+
+
+def records_of(half: Half, references: References, baseline: HardwareConfig) -> list[TrialRecord]:
+    """Return every measurement of a half, judged by some references; the baseline is trial 0."""
     records = []
     for number, (config, rows) in enumerate(half.rows.items(), start=1):
         for replicate, row in enumerate(rows):
             trial = 0 if config == baseline else number
             record = replace(row.record, trial=trial, replicate=replicate)
             records.append(judge(replace(row, record=record), references))
-    return records, references, baseline
+    return records
 
 
 def _figures(
@@ -112,7 +123,10 @@ class Judge:
         """Return the judge of a table."""
         records, references, baseline = judged(searched, METHODS["grid"])
         everything = chosen(records, references, baseline, min_feasible=1)
-        found = worths(*judged(judging, METHODS["grid"])[:2])
+        judges, scale, _ = judged(judging, METHODS["grid"])
+        # Both halves tell how wide a tie is: where each has one measurement, neither can alone.
+        both = [*judges, *records_of(searched, scale, baseline)]
+        found = worths(judges, scale, epsilon=tie_width(both))
         best = {name: found[name].of(everything[name]) for name in PROFILE_NAMES}
         median = {name: statistics.median(found[name].figures.values()) for name in PROFILE_NAMES}
         return cls(

@@ -12,8 +12,8 @@ from tuner.search.expectation import PRIORS, Priors
 from tuner.search.sampler import HardwareSampler, make_sampler
 from tuner.search.structured import StructuredSampler
 
-OURS = "structured"
-"""How the names of our own methods begin."""
+OURS = ("structured", "structured_left_out")
+"""Our own way to search, with its expectations or with those of other environments' tables."""
 NEVER = 10_000
 """Patience of a search that is ended by its budget alone."""
 EAGER_TRIALS = 3

@@ -37,10 +37,12 @@ def in_words(document: dict[str, Any]) -> str:
         f"to 5 %: share of the table until that is first reached, before finalists (never: not by "
         f"{LONGEST:.0%})",
         "judged: the rest is on halves that cannot tell the best from the median; intervals over "
-        "tables, halves and seeds; of one table little more than the range of its halves",
+        "environments, halves and seeds: of few environments they are too narrow, of one little "
+        "more than the range of its halves",
     ]
     lines += [
-        f"{ours} against {method}, seed by seed: lower by {_interval(gap)}"
+        f"{ours} against {method}, seed by seed: lower by {_interval(gap)}; each half: "
+        + " ".join(f"{value:.2f}" for value in gap["by_half"])
         for ours, gaps in document["ahead"].items()
         for method, gap in gaps.items()
         if gap is not None

@@ -14,7 +14,7 @@ alike. Weights are chosen for
 each budget on the tables of other environments than the one they are tested on. Quality rests on
 evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
 it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
-noisier than a study's. Speed and utilisation are those of the whole run.
+noisier than a study's. Utilisation is that of the whole run.
 """
 
 import itertools

@@ -17,10 +17,10 @@ from replay_methods import METHODS
 from replay_study import chosen, config_of_table
 from scipy.stats import spearmanr
 
-from storage.records import TrialRecord
-from tuner.aggregate import summarise
+from storage.records import CurvePoint, TrialRecord
+from tuner.aggregate import summarise, that_count
 from tuner.goal import time_score
-from tuner.measurement import seconds_to
+from tuner.measurement import Measurement, seconds_to
 from tuner.references import References
 from tuner.score import Weights, score
 from tuner.search.model import SmoothModel
@@ -42,8 +42,8 @@ Choice = tuple[float, tuple[float, float, float]]
 class Truth:
     """What one half of a table tells of each config over its whole curves.
 
-    `scores` order configs by how soon they reached the target, those that did not by their
-    progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
+    `scores` order configs that work by how soon they reached the target, those that did not by
+    their progress (`tuner.goal.time_score`); `seconds` are of those whose every repeat reached it,
     `smooth` what these are estimated to be without noise.
     """
 
@@ -114,20 +114,30 @@ def truth_of(half: Half) -> Truth:
     target, start = references.target_return, references.quality.random_return
     if target is None or target <= start:
         raise ValueError(f"a table must have a target return above {start}, but got {target}")
-    scores, seconds = {}, {}
-    for config, rows in half.rows.items():
-        times = [seconds_to(row.curve, target) for row in rows]
-        returns = [[p.metrics.get("mean_return") for p in row.curve if p.learning] for row in rows]
+    curves = {config: known for config, rows in half.rows.items() if (known := _counted(rows))}
+    times = {c: [seconds_to(curve, target) for curve in known] for c, known in curves.items()}
+    reached = {c: [time for time in known if time is not None] for c, known in times.items()}
+    every = [time for known in reached.values() for time in known]
+    # A time's score says little of times far from its reference: that is what is usual here.
+    usual_s = statistics.median(every) if every else 1.0
+    scores = {}
+    for config, known in curves.items():
+        returns = [[p.metrics.get("mean_return") for p in curve if p.learning] for curve in known]
         best = [max((r for r in one if r is not None), default=None) for one in returns]
-        # Any reference orders the times alike: one second.
         scores[config] = statistics.fmean(
-            time_score(time, reference_s=1.0, best_return=r, start=start, target=target)
-            for time, r in zip(times, best, strict=True)
+            time_score(time, reference_s=usual_s, best_return=r, start=start, target=target)
+            for time, r in zip(times[config], best, strict=True)
         )
-        reached = [time for time in times if time is not None]
-        if len(reached) == len(times):
-            seconds[config] = statistics.fmean(reached)
+    seconds = {
+        c: statistics.fmean(known) for c, known in reached.items() if len(known) == len(curves[c])
+    }
     return Truth(scores, seconds, smoothed(seconds, config_of_table(half, METHODS["grid"]).space()))
+
+
+def _counted(rows: Sequence[Measurement]) -> list[Sequence[CurvePoint]]:
+    """Return the curves of a config's measurements that count: as for its score."""
+    curves = {id(row.record): row.curve for row in rows}
+    return [curves[id(record)] for record in that_count([row.record for row in rows])]
 
 
 def smoothed(
@@ -215,5 +225,5 @@ def mean_of(each: Sequence[Validity]) -> Validity:
         return [value for v in each if (value := getattr(v, name)) is not None]
 
     means = {name: statistics.fmean(known(name)) for name in OTHERS if known(name)}
-    times = {name: statistics.geometricmean_of(known(name)) for name in SLOWDOWNS if known(name)}
+    times = {name: statistics.geometric_mean(known(name)) for name in SLOWDOWNS if known(name)}
     return Validity(**means, **times)

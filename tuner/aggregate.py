@@ -121,12 +121,13 @@ def summarise(
 def objectives(records: Iterable[TrialRecord]) -> dict[tuple[float | None, ...], float | None]:
     """Return `objective_of` what `summarise` says of each config, by the config's `NUMBERS`.
 
-    A search asks before every trial, so nothing else is computed and no config is made.
+    None of a config whose learning is not acceptable: it is no profile, however well it scores. A
+    search asks before every trial, so nothing else is computed and no config is made.
     """
     by_config: dict[tuple[float | None, ...], list[TrialRecord]] = {}
     for record in records:
         by_config.setdefault(NUMBERS(record), []).append(record)
-    return {config: _objective(that_count(group)) for config, group in by_config.items()}
+    return {config: _objective_of_group(group) for config, group in by_config.items()}
 
 
 def hardware_of(record: TrialRecord) -> HardwareConfig:
@@ -318,6 +319,12 @@ def _mean(records: Sequence[TrialRecord], name: str) -> float | None:
         return None if value is None else float(value)
     values = _values(records, name)
     return statistics.fmean(values) if values else None
+
+
+def _objective_of_group(records: Sequence[TrialRecord]) -> float | None:
+    counted = that_count(records)
+    failures = [record for record in records if record.status in INFEASIBLE_STATUSES]
+    return None if _is_acceptable(counted, failures) is False else _objective(counted)
 
 
 def _objective(records: Sequence[TrialRecord]) -> float | None:

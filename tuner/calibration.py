@@ -186,9 +186,15 @@ def _baseline_that_fits(session: Session) -> HardwareConfig:
 def _one_for_each_batch(configs: Sequence[HardwareConfig]) -> list[HardwareConfig]:
     """Return the config of each batch size that needs the most memory, largest batch first."""
     chosen: dict[int, HardwareConfig] = {}
-    for config in sorted(configs, key=lambda c: (-c.batch_size, c.num_minibatches, c.num_epochs)):
+    for config in sorted(configs, key=_by_memory):
         chosen.setdefault(config.batch_size, config)
     return list(chosen.values())
+
+
+def _by_memory(config: HardwareConfig) -> tuple[int, ...]:
+    """Return what sorts by memory, the most first: batch, minibatch, environments."""
+    c = config
+    return -c.batch_size, c.num_minibatches, -c.num_envs, c.num_epochs
 
 
 def _first_that_fits(

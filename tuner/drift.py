@@ -3,7 +3,7 @@
 Apart from `validate`, which makes these measurements, because the verdict is arithmetic: it can be
 read, and tested, without a machine.
 
-A verdict is `holds`, `drifted`, or `unclear` where the machine is too noisy to tell the two apart;
+A verdict is `holds`, `drifted`, or `unclear` where the machine cannot tell the two apart;
 what either side did not measure is `unmeasured` and decides nothing.
 """
 

@@ -153,14 +153,15 @@ def export(session: Session, directory: Path, *, reservations: Sequence[str] = (
     for choice in choose(contest).values():
         data = document(choice, context=_context(session, choice, contest))
         notes = [data["notes"], *known.get("environment_notes", ())]
-        notes += reservations
+        if choice.summary.replicates < ENOUGH_REPLICATES:
+            notes += reservations
         if session.kept is not None:
             count = _kept(session, choice.summary.config)[TRAININGS]
             notes.append(
                 f"its learning is {KEPT}{session.kept.origin}: {count} "
                 + ("training" if count == 1 else "trainings")
             )
-        if choice.summary.replicates < 2 and not reservations:
+        if choice.summary.replicates < ENOUGH_REPLICATES and not reservations:
             notes.append("rests on one measurement: no second one counted")
         data["notes"] = "; ".join(note for note in notes if note) or None
         paths.append(write(directory, from_mapping(data, source=f"profile {choice.name}")))
@@ -188,8 +189,9 @@ def unconfirmed(session: Session) -> list[ConfigSummary]:
 def close_behind(session: Session) -> list[ConfigSummary]:
     """Return those that may truly score highest, rest on one measurement and are not chosen.
 
-    At most `MOST_CONTENDERS`, the best scores first; none where learning was kept from elsewhere,
-    of which another measurement tells nothing.
+    Bad luck may have kept them off the front, so that every eligible config may be one. At most
+    `MOST_CONTENDERS`, the best scores first; none where learning was kept from elsewhere, of which
+    another measurement tells nothing.
 
     Raises:
         ExportRefused: see `contest_of`.
@@ -198,7 +200,7 @@ def close_behind(session: Session) -> list[ConfigSummary]:
         return []
     contest = _contest(session)
     chosen = {choice.summary.config for choice in choose(contest).values()}
-    close = [candidate.summary for candidate in contenders(contest.front, contest.rules)]
+    close = [candidate.summary for candidate in contenders(contest.eligible, contest.rules)]
     others = [summary for summary in close if summary.config not in chosen]
     return _measured_once(session, others)[:MOST_CONTENDERS]
 

@@ -46,10 +46,12 @@ class Choice:
 class Contest:
     """What the profiles are chosen among: the front, and what the rules depend on beside it.
 
+    `eligible` are all that may be on a front, by the measurements so far or by better luck;
     `num_measured` is the number of feasible configs, the baseline included.
     """
 
     front: tuple[Candidate, ...]
+    eligible: tuple[Candidate, ...]
     rules: Rules
     num_measured: int
 
@@ -129,7 +131,8 @@ def contest_between(
         else QUALITY_FLOOR * baseline.quality_score,
         util_limit=util_limit_of(candidates, util_is_gpu=util_is_gpu),
     )
-    return Contest(tuple(front_of(candidates, rules.components)), rules, len(feasible))
+    front = front_of(candidates, rules.components)
+    return Contest(tuple(front), tuple(candidates), rules, len(feasible))
 
 
 def document(choice: Choice, *, context: ProfileContext) -> dict[str, Any]:
@@ -190,7 +193,8 @@ def _candidates(
     if len(feasible) < min_feasible:
         raise ExportRefused(
             f"profiles must be chosen from at least {min_feasible} feasible configs, "
-            f"but got {len(feasible)}; resume the study or lower --min-feasible"
+            f"but got {len(feasible)}; go on for longer (`tuner resume`, with --budget or --trials), or "
+            "with a lower --min-feasible"
         )
     candidates = [c for c in map(_as_candidate, feasible) if c and _is_complete(c, components)]
     if not candidates:

@@ -7,6 +7,7 @@ is moved until the rule of the profile takes it. Nothing is known here of what t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tuner.goal import time_score
 from tuner.profile_rules import PICKERS, Candidate
 from tuner.profiles import Choice, Contest, front_of
 from tuner.score import ScoreReferences, score
@@ -23,8 +24,8 @@ Changed = Callable[[Candidate, float], Candidate]
 class Change:
     """A quantity of the runner-up with which it would be chosen, everything else as measured.
 
-    `quantity` is `sps` (env-steps per second), `quality_score`, `device_util` (percent) or
-    `peak_memory_gb`; `now` is what was measured.
+    `quantity` is `sps` (env-steps per second), `quality_score`, `device_util` (percent),
+    `peak_memory_gb` or, where that is the goal, `seconds_to_target`; `now` is what was measured.
     """
 
     quantity: str
@@ -76,6 +77,12 @@ def _quantities(
     def lighter(c: Candidate, memory_gb: float) -> Candidate:
         return replace(c, summary=replace(c.summary, peak_memory_gb=memory_gb))
 
+    def sooner(c: Candidate, seconds: float) -> Candidate:
+        goal_score = _sooner(c.objective, rival.summary.seconds_to_target or seconds, seconds)
+        return replace(
+            c, summary=replace(c.summary, seconds_to_target=seconds, goal_score=goal_score)
+        )
+
     quantities: list[tuple[str, float, float, Changed]] = [
         ("sps", rival.sps, FASTER * rival.sps, faster),
         ("quality_score", rival.quality, 1.0, better),
@@ -84,7 +91,20 @@ def _quantities(
         quantities.append(("device_util", rival.util, 100.0, busier))
     if rival.summary.peak_memory_gb is not None:
         quantities.append(("peak_memory_gb", rival.summary.peak_memory_gb, 0.0, lighter))
+    seconds = rival.summary.seconds_to_target
+    if rival.summary.goal_score is not None and seconds is not None:
+        quantities.append(("seconds_to_target", seconds, 0.0, sooner))
     return quantities
+
+
+def _sooner(score: float, seconds: float, changed_s: float) -> float:
+    """Return the `tuner.goal.time_score` of other seconds, from a score and its seconds.
+
+    score = ½ + ½ · r / (r + seconds), which tells the reference r.
+    """
+    share = 2 * score - 1
+    reference_s = seconds * share / (1 - share)
+    return time_score(changed_s, reference_s=reference_s, best_return=None, start=0.0, target=1.0)
 
 
 def _rescored(

@@ -39,7 +39,8 @@ def counted(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def gain_is_spent(records: Sequence[TrialRecord], *, patience: int, min_gain: float) -> bool:
     """Whether none of the last `patience` counted trials raised the best by over `min_gain`.
 
-    A trial's score is the mean over its config's clean replicates; one without raises nothing.
+    A trial's score is the mean over those of its config's replicates that count. One without a
+    score, or whose learning is not acceptable, raises nothing.
     """
     trials = counted(records)
     if len(trials) <= patience:

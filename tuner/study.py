@@ -61,6 +61,7 @@ from tuner.references import References
 from tuner.run import Ending, run
 from tuner.search.pruner import make_pruner
 from tuner.search.sampler import make_sampler
+from tuner.settings import load_config
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
@@ -206,8 +207,8 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
     started = time.monotonic()
     config, facts = find(name, flags, say=say)
     require_database_itself(config.storage_url(name))
-    given = [key for key in StopSettings.model_fields if flags.get(key) is not None]
-    if facts.get("ended") is not None and not given:
+    is_to_go_on = any(flags.get(key) is not None for key in StopSettings.model_fields)
+    if facts.get("ended") is not None and not is_to_go_on and not _is_changed(config, facts):
         return Ending(**{**facts["ended"], "is_news": False})
     data, spots = data_facts(config), places_for(config)
     refuse_other_data(facts.get("data", {}), data, "a study", "start another study for these")
@@ -236,6 +237,13 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
         with open_session(config, database, study, bench, say=say, started=started) as session:
             session.make_sure_of_lead = make_sure
             return run(session, crew_beside(session, spots[1:]))
+
+
+def _is_changed(config: StudyConfig, facts: Mapping[str, Any]) -> bool:
+    """Whether a flag gave a setting another value than the study has; where it lies is none."""
+    stored = load_config(facts["config"], {})
+    names = set(StudyConfig.model_fields) - {"runs_dir", "storage"}
+    return any(getattr(config, name) != getattr(stored, name) for name in names)
 
 
 def export_profiles(

@@ -57,7 +57,9 @@ class RunSpread:
     """How much processes of one config differ, from `num_replicates` of them.
 
     `between_variance` is the relative variance of their SPS as observed, `within_variance` the
-    mean of their `block_variance`, a part of it. Their difference is what a fresh process adds.
+    mean of their `block_variance`, a part of it. Their difference is what a fresh process adds: the
+    block part is taken off because `interval` adds that of its own trial (one-way random effects,
+    Searle et al. 1992, chapter 3; a negative rest becomes 0).
     """
 
     between_variance: float
@@ -108,23 +110,6 @@ def block_variance(blocks: Sequence[Block]) -> float | None:
     if len(batches) < 2:
         return None
     return statistics.variance(batches) / len(batches) / statistics.fmean(batches) ** 2
-
-
-def run_variance(
-    replicate_sps: Sequence[float], block_variances: Sequence[float] = ()
-) -> float | None:
-    """Return the relative variance from process to process, or `None` below three replicates.
-
-    With R replicates the variance of their SPS over the squared mean holds the run-to-run part
-    and the mean block part; the latter is taken off, because `interval` adds that of its own
-    trial (one-way random effects, Searle et al. 1992, chapter 3; a negative rest becomes 0).
-
-    Args:
-        replicate_sps: env-steps per second of fresh processes of one config.
-        block_variances: `block_variance` of these replicates, as far as known.
-    """
-    spread = _spread(replicate_sps, block_variances)
-    return None if spread is None else spread.run_variance
 
 
 def run_spread(replicates: Sequence[Throughput]) -> RunSpread | None:

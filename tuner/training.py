@@ -233,8 +233,11 @@ class _Watched:
                 self._compare(data)
             case "stepped":
                 fewer = f"num_envs={data['num_envs']}"
+                needed = f"{_needs(data)}; stepping down to {fewer}, which was not measured"
+                if self.strict:
+                    raise Refused(f"--strict must train with the profile's numbers, but {needed}")
                 self.warnings.append(f"stepped down to {fewer}")
-                say(f"WARNING: {_needs(data)}; stepping down to {fewer}, which was not measured")
+                say(f"WARNING: {needed}")
             case "restored":
                 self.saved = data["update"]
                 for update in data["unread"]:

@@ -60,7 +60,7 @@ class Validation:
 
     @property
     def exit_code(self) -> int:
-        """0 if the profile holds, 6 if it has drifted, 9 if the machine is too noisy to tell."""
+        """0 if the profile holds, 6 if it has drifted, 9 if the machine cannot tell as it is."""
         verdicts = {check.verdict for check in self.checks}
         if "drifted" in verdicts:
             return EXIT_DRIFTED

@@ -367,6 +367,7 @@ def test_what_was_not_reached_counts_as_never() -> None:
     gap = ahead_of(rows[1:], rows[:1])
     assert gap is not None
     assert gap["value"] == pytest.approx(0.2)
+    assert gap["by_half"] == [pytest.approx(0.2)]
 
 
 def test_random_search_is_expected_exactly(grid: Grid) -> None:

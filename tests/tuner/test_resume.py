@@ -123,6 +123,12 @@ def test_a_trial_that_was_cut_off_is_closed_with_its_reason_and_run_again(small:
     assert _csv_equals_table(small, "small")
 
 
+def test_a_finished_study_goes_on_when_a_setting_has_changed(small: Studies) -> None:
+    ended = small.resume("small", "--min-feasible", "1")
+    assert "search ended: --trials 1 reached" in ended.err
+    assert "must be chosen from at least" not in ended.out + ended.err
+
+
 @pytest.mark.long
 def test_a_study_that_was_killed_after_it_had_ended_once_is_taken_up_without_a_flag(
     small: Studies,

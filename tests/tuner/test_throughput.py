@@ -14,7 +14,6 @@ from tuner.throughput import (
     is_wide,
     measure_throughput,
     run_spread,
-    run_variance,
     student_t,
 )
 
@@ -71,16 +70,23 @@ def test_there_are_10_to_19_batches_however_many_blocks(num_blocks: int) -> None
 def test_run_variance_takes_the_block_part_off_once() -> None:
     # SPS 90, 100, 110: s²/mean² = 100/10000 = 0.01; blocks account for (0.001+0.002+0.003)/3
     # = 0.002 of it, so fresh processes add 0.008.
-    assert run_variance([90, 100, 110]) == pytest.approx(0.01)
-    assert run_variance([90, 100, 110], [0.001, 0.002, 0.003]) == pytest.approx(0.008)
+    assert run_variance_of([None] * 3) == pytest.approx(0.01)
+    assert run_variance_of([0.001, 0.002, 0.003]) == pytest.approx(0.008)
 
 
 def test_run_variance_is_never_negative() -> None:
-    assert run_variance([90, 100, 110], [0.5, 0.5, 0.5]) == 0.0
+    assert run_variance_of([0.5, 0.5, 0.5]) == 0.0
+
+
+def run_variance_of(block_variances: list[float | None]) -> float:
+    """Return that of three processes at 90, 100 and 110 env-steps/s."""
+    rates = zip((90, 100, 110), block_variances, strict=True)
+    spread = run_spread([Throughput(sps, variance, 5) for sps, variance in rates])
+    assert spread is not None
+    return spread.run_variance
 
 
 def test_run_variance_needs_three_replicates() -> None:
-    assert run_variance([90, 110]) is None
     assert run_spread([Throughput(90, 0.001, 5)] * 2) is None
 
 

@@ -1,4 +1,4 @@
-"""What a policy returns: fresh environments, fixed keys, the first whole episode of each.
+"""What a policy returns: fresh environments, fixed keys, the first episode of each.
 
 Training returns would favour few environments, since with many no long episode ends in time; so
 trained policies, and the uniformly random one, are evaluated alike for every config.
@@ -27,16 +27,15 @@ NOT_JUDGED: dict[str, float | None] = {"mean_return": None, "return_se": None}
 def evaluate_policies(built: Built, actors: Sequence[Actor]) -> dict[str, Any]:
     """Return what one training's policies earned, one after the other, all in equal environments.
 
-    That is `mean_return` of the last one and `return_se`, its standard error over episodes, both
-    None when fewer than two episodes ended; and `earlier`, the mean returns of those before.
-    Statistics in an actor are those of its time.
+    That is `mean_return` of the last one and `return_se`, its standard error over episodes, and
+    `earlier`, the mean returns of those before. Statistics in an actor are those of its time.
     """
     if built.policy_fn is None:
         raise ValueError("a trainer of the user's is judged by its training returns instead")
     evaluate = jax.jit(make_evaluate(built.env, built.policy_fn, num_envs=NUM_ENVS))
     key = jax.random.key(EVALUATION_SEED)
     *earlier, last = [
-        _mean_and_error(np.asarray(evaluate(actor, key, built.env_params), dtype=np.float64))
+        _mean_and_error(np.asarray(evaluate(actor, key, built.env_params).total, dtype=np.float64))
         for actor in actors
     ]
     return {**last, "earlier": [found["mean_return"] for found in earlier]}
@@ -56,9 +55,8 @@ def evaluate_random(env: Environment, env_params: Any, seed: int) -> float | Non
     """Return the mean return of uniformly random actions; None when no episode ended."""
     policy = random_policy(env.action_space)
     evaluate = jax.jit(make_evaluate(env, policy, num_envs=NUM_ENVS))
-    returns = np.asarray(evaluate(None, jax.random.key(EVALUATION_SEED + seed), env_params))
-    known = returns[~np.isnan(returns)]
-    return float(known.mean()) if known.size else None
+    returns = evaluate(None, jax.random.key(EVALUATION_SEED + seed), env_params)
+    return float(returns.total.mean()) if returns.ended.any() else None
 
 
 def params_changed(before: Any, after: Any) -> bool | None:

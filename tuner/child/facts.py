@@ -8,7 +8,7 @@ import jax
 
 from envs.base import Box, Environment
 
-PACKAGES = ("jax", "jaxlib", "optax", "gymnax", "brax", "optuna")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "brax", "optuna")
 
 
 def device_facts(device: jax.Device) -> dict[str, Any]:

@@ -23,6 +23,13 @@ PolicyFn: TypeAlias = Callable[[Any, PRNGKeyArray, Array, Array | None], Array]
 """
 
 
+class Returns(NamedTuple):
+    """What every environment's first episode earned, and whether it had ended by then."""
+
+    total: Float[Array, " num_envs"]
+    ended: Bool[Array, " num_envs"]
+
+
 class Evaluation(NamedTuple):
     """State of the loop: `total: [B]` reward so far, `running: [B]` still in its first episode."""
 
@@ -35,8 +42,8 @@ class Evaluation(NamedTuple):
 
 def make_evaluate(
     env: Environment, policy_fn: PolicyFn, *, num_envs: int = 64
-) -> Callable[[Any, PRNGKeyArray, EnvParams], Float[Array, " num_envs"]]:
-    """Return a function that measures a policy on the first whole episode of fresh environments.
+) -> Callable[[Any, PRNGKeyArray, EnvParams], Returns]:
+    """Return a function that measures a policy on the first episode of fresh environments.
 
     Args:
         env: The environment.
@@ -46,13 +53,14 @@ def make_evaluate(
         num_envs: Environments, each giving one return.
 
     Returns:
-        `evaluate(actor, key, env_params) -> returns [num_envs]`, to be compiled by the caller. It
-        runs until all episodes have ended. Where `env.per_step_return`, it runs for exactly
-        `env.eval_steps` steps and returns mean rewards per step. NaN for an episode that
-        did not end within `env.eval_steps`.
+        `evaluate(actor, key, env_params) -> Returns`, to be compiled by the caller. It runs until
+        all episodes have ended, or for `env.eval_steps` steps: an episode that is not over by then
+        has earned what it has, since to leave it out would judge a policy that survives by its
+        failures alone. Where `env.per_step_return`, it runs for exactly so many steps, totals are
+        mean rewards per step, and all have ended.
     """
 
-    def evaluate(actor: Any, key: PRNGKeyArray, env_params: EnvParams) -> Float[Array, " num_envs"]:
+    def evaluate(actor: Any, key: PRNGKeyArray, env_params: EnvParams) -> Returns:
         def is_unfinished(evaluation: Evaluation) -> Array:
             return (evaluation.step < env.eval_steps) & jnp.any(evaluation.running)
 
@@ -74,8 +82,8 @@ def make_evaluate(
         start = _start(env, key, env_params, num_envs=num_envs)
         end = jax.lax.while_loop(is_unfinished, advance, start)
         if env.per_step_return:
-            return end.total / env.eval_steps
-        return jnp.where(end.running, jnp.nan, end.total)
+            return Returns(end.total / env.eval_steps, jnp.full_like(end.running, fill_value=True))
+        return Returns(end.total, ~end.running)
 
     return evaluate
 

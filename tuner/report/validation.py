@@ -10,7 +10,7 @@ MARKS = {"holds": "✓", "drifted": "✗", "unclear": "?", "unmeasured": "–"}
 CONCLUSIONS = {
     0: "the profile holds",
     EXIT_DRIFTED: "the profile no longer holds",
-    EXIT_UNCLEAR: "the machine is too noisy to tell",
+    EXIT_UNCLEAR: "this machine, as it is now, cannot tell",
 }
 
 

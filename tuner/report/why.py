@@ -22,6 +22,7 @@ QUANTITIES = {
     "quality_score": ("its quality", ".3f", ""),
     "device_util": ("its utilisation", ".1f", " %"),
     "peak_memory_gb": ("its memory", ".3f", " GB"),
+    "seconds_to_target": ("its time to the target return", ".3g", " s"),
 }
 """How a `Change` is said: the quantity, its format, its unit."""
 

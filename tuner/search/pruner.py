@@ -49,17 +49,22 @@ class Bar:
     def of(
         cls, records: list[TrialRecord], references: References, *, fewest: int = FEWEST
     ) -> "Bar | None":
-        """Return the bar that clean measurements have set, None of fewer than `fewest`."""
+        """Return the bar that clean measurements have set, None of fewer than `fewest`.
+
+        None also where no tie is known.
+        """
         known = [(r.device_util, r.final_score, r) for r in records if _may_be_profile(r)]
         utils = [util for util, _, _ in known if util is not None]
         scores = [final_score for _, final_score, _ in known if final_score is not None]
         baseline = next((r.quality_score for r in records if r.trial == 0), None)
         if len(known) < fewest or baseline is None or len(utils) < len(known):
             return None
+        if references.epsilon is None:  # how lucky the best score is cannot be told
+            return None
         floor = MARGIN * QUALITY_FLOOR * baseline
         learned = [u for u, _, r in known if u is not None and (r.quality_score or 0.0) >= floor]
         return cls(
-            score=max(scores) - TIES * (references.epsilon or 0.0),
+            score=max(scores) - TIES * references.epsilon,
             util=max(learned, default=0.0) - UTIL_TIE,
             busy_util=BUSY_SHARE * max(utils),
         )

@@ -34,6 +34,7 @@ CANDIDATES = 4_000
 """Untried configs that are compared; of more so many at random, or a proposal takes seconds."""
 MOST_VALUES = 100
 """Values that the value alone is modelled from; of more the best: its lengths are fitted anew."""
+DIVERGED = "diverged"
 LEAST = 1e-6
 """What a score counts for beside its gain: it decides where nothing is expected to gain."""
 
@@ -88,7 +89,8 @@ class StructuredSampler(BaseSampler):
         taken = [places[c] for c in tried if c in places]
         if len(seen) < STARTUP:
             return self._configs[self._spread(left, taken)].params()
-        return self._configs[self._promising(study, seen, left)].params()
+        lost = [c for r in records if r.status == DIVERGED and (c := hardware_of(r)) in places]
+        return self._configs[self._promising(study, seen, lost, left)].params()
 
     def sample_independent(
         self,
@@ -136,13 +138,22 @@ class StructuredSampler(BaseSampler):
         farthest = np.argsort(-distance)[: max(1, len(left) // 8)]
         return left[int(self._random.choice(list(farthest)))]
 
-    def _promising(self, study: optuna.Study, seen: list[FrozenTrial], left: list[int]) -> int:
+    def _promising(
+        self,
+        study: optuna.Study,
+        seen: list[FrozenTrial],
+        lost: list[HardwareConfig],
+        left: list[int],
+    ) -> int:
+        """Return the config of most promise; those `lost` are as bad as the worst that was seen."""
         sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
         seen = sorted(seen, key=lambda t: sign * _value(t))[-MOST_VALUES:]
-        configs, targets = [_config(t) for t in seen], sign * np.array([_value(t) for t in seen])
+        values = [sign * _value(t) for t in seen]
+        lost = lost[-MOST_VALUES:]
+        targets = np.array(values + [min(values)] * len(lost))
         candidates = [self._configs[i] for i in left]
-        rates = [t.user_attrs.get("sps") for t in seen]
-        model = Surrogate(self._scale, configs, targets, rates)
+        rates = [t.user_attrs.get("sps") for t in seen] + [None] * len(lost)
+        model = Surrogate(self._scale, [*map(_config, seen), *lost], targets, rates)
         mean, deviation = model.predict(candidates)
         gain = expected_improvement(mean, deviation, float(targets.max()))
         if model.speed is not None:
@@ -172,7 +183,7 @@ def _references(facts: dict[str, Any]) -> References | None:
 
 def _parts(record: TrialRecord) -> Measured | None:
     """Return what a record says of its config; one that diverged has learned nothing."""
-    quality = 0.0 if record.status == "diverged" else record.quality_score
+    quality = 0.0 if record.status == DIVERGED else record.quality_score
     parts = (record.device_util, quality, record.sps)
     return None if parts == (None, None, None) else Measured(hardware_of(record), *parts)
 

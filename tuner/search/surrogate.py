@@ -1,6 +1,8 @@
 """A model of the score over a space, from configs that were measured: smooth, with speed as trend.
 
-Apart from the sampler because the end of a search asks the same model what is still to be had.
+It is asked what is still to be had at the end of a search (`tuner.outlook`), and what to try next
+where a score has no parts to expect something of: of seconds to a return, and in studies that are
+not tuner's. Other proposals come from `expectation`.
 """
 
 from collections.abc import Sequence

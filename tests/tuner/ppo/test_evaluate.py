@@ -24,20 +24,24 @@ def evaluate():  # type: ignore[no-untyped-def]
 def test_one_whole_episode_is_summed(evaluate) -> None:  # type: ignore[no-untyped-def]
     # Seven steps of reward 2; the environments that reset go on, but earn no more.
     returns = evaluate(jnp.int32(1), KEY, ProbeParams(constant=2.0, length=7).as_arrays())
-    assert returns.tolist() == [14.0] * 8
+    assert returns.total.tolist() == [14.0] * 8
+    assert returns.ended.all()
 
 
 def test_parameters_choose_the_policy(evaluate) -> None:  # type: ignore[no-untyped-def]
     env_params = ProbeParams(by_match=1.0, has_sign=True).as_arrays()
-    assert evaluate(jnp.int32(1), KEY, env_params).tolist() == [1.0] * 8
-    assert evaluate(jnp.int32(0), KEY, env_params).tolist() == [-1.0] * 8
+    assert evaluate(jnp.int32(1), KEY, env_params).total.tolist() == [1.0] * 8
+    assert evaluate(jnp.int32(0), KEY, env_params).total.tolist() == [-1.0] * 8
 
 
-def test_an_episode_that_does_not_end_is_unknown(evaluate) -> None:  # type: ignore[no-untyped-def]
-    env_params = ProbeParams(constant=1.0, length=Probe().eval_steps + 1).as_arrays()
-    assert jnp.isnan(evaluate(jnp.int32(1), KEY, env_params)).all()
-    env_params = ProbeParams(constant=1.0, length=Probe().eval_steps).as_arrays()
-    assert evaluate(jnp.int32(1), KEY, env_params).tolist() == [16.0] * 8
+@pytest.mark.parametrize(("longer", "ended"), [(0, True), (1, False), (100, False)])
+def test_an_episode_that_outlasts_the_evaluation_has_what_it_earned(  # type: ignore[no-untyped-def]
+    evaluate, longer: int, ended: bool
+) -> None:
+    env_params = ProbeParams(constant=1.0, length=Probe().eval_steps + longer).as_arrays()
+    returns = evaluate(jnp.int32(1), KEY, env_params)
+    assert returns.total.tolist() == [16.0] * 8
+    assert returns.ended.tolist() == [ended] * 8
 
 
 def test_nothing_of_that_compiled_anew(evaluate) -> None:  # type: ignore[no-untyped-def]
@@ -48,7 +52,7 @@ def test_nothing_of_that_compiled_anew(evaluate) -> None:  # type: ignore[no-unt
 def test_random_stress_earns_its_closed_form_per_step() -> None:
     env, params = make("stress", {"obs_dim": 2})
     evaluate = jax.jit(make_evaluate(env, random_policy(env.action_space)))
-    returns = evaluate(None, KEY, params)
+    returns = evaluate(None, KEY, params).total
     # 64 × 2,000 steps of deviation about 0.8: a standard error of 0.003 or so.
     assert returns.shape == (64,)
     assert float(returns.mean()) == pytest.approx(-0.2, abs=0.01)
@@ -57,7 +61,7 @@ def test_random_stress_earns_its_closed_form_per_step() -> None:
 
 def test_random_cartpole_falls_soon() -> None:
     env, params = make("gymnax:CartPole-v1", {})
-    returns = jax.jit(make_evaluate(env, random_policy(env.action_space)))(None, KEY, params)
+    returns = jax.jit(make_evaluate(env, random_policy(env.action_space)))(None, KEY, params).total
     assert float(returns.min()) >= 8
     assert 15 < float(returns.mean()) < 30
 
@@ -85,5 +89,5 @@ def test_random_actions_in_an_environment_with_masks_are_allowed_ones() -> None:
     # A forbidden action would earn 100.
     env = MaskedProbe()
     evaluate = jax.jit(make_evaluate(env, random_policy(env.action_space), num_envs=64))
-    returns = evaluate(None, KEY, ProbeParams(has_sign=True).as_arrays())
+    returns = evaluate(None, KEY, ProbeParams(has_sign=True).as_arrays()).total
     assert set(returns.tolist()) == {0.0, 1.0}
