@@ -23,6 +23,8 @@ def main(path: str, total_steps: int, env: str) -> None:
     profile = load_profile(path)
     if profile.num_envs % profile.num_minibatches:
         raise SystemExit("brax needs num_envs to be a multiple of num_minibatches")
+    # The learning rate was measured with these; brax's own defaults are others.
+    measured_with = profile.workload.get("ppo") or {}
     ppo.train(
         envs.get_environment(env),
         num_timesteps=total_steps,
@@ -32,6 +34,11 @@ def main(path: str, total_steps: int, env: str) -> None:
         batch_size=profile.num_envs // profile.num_minibatches,
         num_updates_per_batch=profile.num_epochs,
         learning_rate=profile.learning_rate,
+        normalize_observations=profile.workload.get("normalize_obs", False),
+        discounting=measured_with.get("gamma", 0.99),
+        gae_lambda=measured_with.get("gae_lambda", 0.95),
+        clipping_epsilon=measured_with.get("clip_eps", 0.2),
+        entropy_cost=measured_with.get("ent_coef", 0.01),
         num_evals=3,
         num_eval_envs=16,
         episode_length=1000,

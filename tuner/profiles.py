@@ -193,8 +193,8 @@ def _candidates(
     if len(feasible) < min_feasible:
         raise ExportRefused(
             f"profiles must be chosen from at least {min_feasible} feasible configs, "
-            f"but got {len(feasible)}; go on for longer (`tuner resume`, with --budget or --trials), or "
-            "with a lower --min-feasible"
+            f"but got {len(feasible)}; `tuner resume` with a longer --budget, more --trials or a "
+            "lower --min-feasible"
         )
     candidates = [c for c in map(_as_candidate, feasible) if c and _is_complete(c, components)]
     if not candidates:
