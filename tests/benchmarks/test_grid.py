@@ -83,6 +83,23 @@ def test_a_disturbed_row_gives_way_to_a_later_one(tmp_path: Path) -> None:
         assert recording.row(row(16).config, 0) is None
 
 
+def test_a_crash_gives_way_to_whatever_came_of_measuring_again(tmp_path: Path) -> None:
+    crashed, disturbed = (
+        replace(row(8), record=replace(row(8).record, **changes))
+        for changes in ({"status": "crashed"}, {"contaminated": "steal 20 %"})
+    )
+    for rows, kept in (
+        ((crashed, row(8)), row(8)),
+        ((crashed, disturbed), disturbed),
+        ((disturbed, crashed), disturbed),
+        ((row(8), crashed), row(8)),
+    ):
+        with Recording(tmp_path / f"{id(rows)}.jsonl", FACTS) as recording:
+            for added in rows:
+                recording.add(added)
+            assert recording.row(row(8).config, 0) == kept
+
+
 def test_a_recording_goes_on_without_the_line_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "g.jsonl"
     with Recording(path, FACTS) as recording:

@@ -66,6 +66,17 @@ def test_where_memory_decides_less_memory_wins() -> None:
     assert needed(contest, "balanced")["peak_memory_gb"] == pytest.approx(1.08, abs=1e-5)
 
 
+def test_where_seconds_are_sought_the_runner_up_needs_to_be_sooner() -> None:
+    def timed(trial: int, seconds: float, quality: float) -> Any:
+        goal_score = 0.5 + 0.5 * 10.0 / (10.0 + seconds)
+        return scored(trial, 50.0, quality, 100e3, goal_score=goal_score, seconds_to_target=seconds)
+
+    contest = contest_of(timed(0, 8.0, 0.5), timed(1, 12.0, 0.6))
+    assert choose(contest)["balanced"].summary.trial == 0
+    # Nothing else would do: its score hangs on its seconds alone.
+    assert needed(contest, "balanced") == {"seconds_to_target": pytest.approx(8.0, abs=1e-4)}
+
+
 def test_alone_on_the_front_nothing_would_change() -> None:
     contest = contest_of(scored(0, 50.0, 0.5, 100e3))
     choice = choose(contest)["balanced"]

@@ -88,6 +88,17 @@ def test_trials_without_a_score_raise_nothing_but_use_up_patience() -> None:
     assert gain_is_spent(records, patience=2, min_gain=0.01)
 
 
+def test_what_did_not_learn_raises_nothing_however_well_it_scores() -> None:
+    busy = record(1, final_score=0.58, quality_acceptable=False)
+    records = [record(0, final_score=0.5), busy, record(2, final_score=0.57)]
+    assert not gain_is_spent(records, patience=1, min_gain=0.01)
+    # A second seed, and then a third, may say that it learns after all.
+    learned = record(1, replicate=1, final_score=0.58)
+    assert not gain_is_spent([*records, learned], patience=1, min_gain=0.01)
+    third = replace(learned, replicate=2)
+    assert gain_is_spent([*records, learned, third], patience=1, min_gain=0.01)
+
+
 def test_patience_does_not_end_a_search_that_has_no_score_to_compare_with() -> None:
     records = [failure(0, "oom"), failure(1, "oom"), record(2)]
     assert not gain_is_spent(records, patience=2, min_gain=0.01)

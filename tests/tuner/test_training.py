@@ -157,6 +157,9 @@ def test_what_does_not_fit_steps_down_and_goes_on_with_what_it_was(studies: Stud
     again = train(studies, "tight", "--json", "--resume", *tight, steps=2 * UPDATES * BATCH)
     assert again.code == 4  # the schedule falls over the total: another one
     assert "lr_anneal_env_steps" in again.err
+    strict = train(studies, "strict", "--strict", "--num-envs", "4096", "--memory-limit", "3MB")
+    assert strict.code == 4
+    assert "--strict must train with the profile's numbers, but the training must" in strict.err
     none = train(studies, "none", "--memory-limit", "1KB")
     assert none.code == 3
     assert "even with the fewest environments" in none.err

@@ -36,7 +36,7 @@ def trained_return(
         carry = ppo.init_fn(key, hyperparams, env_params)
         num_updates = env_steps // config.batch_size
         carry = jax.lax.fori_loop(0, num_updates, lambda _, c: ppo.update_fn(c)[0], carry)
-        return evaluate(carry.actor, jax.random.key(1), env_params).mean()
+        return evaluate(carry.actor, jax.random.key(1), env_params).total.mean()
 
     return float(run(jax.random.key(0)))
 

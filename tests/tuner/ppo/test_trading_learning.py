@@ -32,7 +32,7 @@ def untrained_returns(env: Environment, env_params: Any) -> tuple[float, float]:
 
     evaluate = jax.jit(make_evaluate(env, policy_fn, num_envs=NUM_EPISODES))
     flat, acting = (
-        float(evaluate(jnp.bool_(is_random), jax.random.key(1), env_params).mean())
+        float(evaluate(jnp.bool_(is_random), jax.random.key(1), env_params).total.mean())
         for is_random in (False, True)
     )
     return flat, acting
@@ -50,7 +50,7 @@ def trained_returns(
     def run(key: jax.Array) -> jax.Array:
         carry = ppo.init_fn(key, HYPERPARAMS, env_params)
         carry = jax.lax.fori_loop(0, num_updates, lambda _, c: ppo.update_fn(c)[0], carry)
-        return evaluate(carry.actor, jax.random.key(1), env_params).mean()
+        return evaluate(carry.actor, jax.random.key(1), env_params).total.mean()
 
     return [float(run(jax.random.key(seed))) for seed in range(num_seeds)]
 

@@ -79,6 +79,7 @@ def test_a_trial_is_cut_where_no_profile_could_choose_it(
         {"device_util": None},
         {"min_feasible": 6},
         {"references": replace(REFERENCES, target_s=3.0)},
+        {"references": replace(REFERENCES, epsilon=None)},
         {"references": replace(REFERENCES, components=("quality", "sps"))},
     ],
     ids=str,

@@ -159,3 +159,18 @@ def test_a_study_for_seconds_is_searched_by_its_values() -> None:
     assert _references(study_facts(study_of())) == REFERENCES
     study = study_of(measured(BASELINE), target_s=10.0)
     assert suggest(study.ask(), CPU_SPACE) in CPU_SPACE.configs()
+
+
+def test_a_study_for_seconds_keeps_away_from_what_diverged() -> None:
+    sizes = (8, 16, 32, 64, 128, 256)
+    known = [
+        measured(HardwareConfig(n, 32, 4, 4), goal_score=0.5 + 0.05 * i)
+        for i, n in enumerate(sizes)
+    ]
+    best = suggest(study_of(*known, target_s=10.0).ask(), CPU_SPACE)
+    assert best.num_envs == 512
+    lost = [
+        replace(failure(1, "diverged"), **replace(best, num_steps=n, num_epochs=e).as_dict())
+        for n in (16, 32, 64, 128) for e in (2, 4)
+    ]  # fmt: skip
+    assert suggest(study_of(*known, *lost, target_s=10.0).ask(), CPU_SPACE).num_envs < 512
