@@ -233,11 +233,13 @@ class _Watched:
                 self._compare(data)
             case "stepped":
                 fewer = f"num_envs={data['num_envs']}"
-                needed = f"{_needs(data)}; stepping down to {fewer}, which was not measured"
                 if self.strict:
-                    raise Refused(f"--strict must train with the profile's numbers, but {needed}")
+                    raise Refused(
+                        "--strict must train with the numbers that it is given, but "
+                        f"{_needs(data)}; lower --num-envs or leave --strict out"
+                    )
                 self.warnings.append(f"stepped down to {fewer}")
-                say(f"WARNING: {needed}")
+                say(f"WARNING: {_needs(data)}; stepping down to {fewer}, which was not measured")
             case "restored":
                 self.saved = data["update"]
                 for update in data["unread"]:

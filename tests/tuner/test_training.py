@@ -159,7 +159,7 @@ def test_what_does_not_fit_steps_down_and_goes_on_with_what_it_was(studies: Stud
     assert "lr_anneal_env_steps" in again.err
     strict = train(studies, "strict", "--strict", "--num-envs", "4096", "--memory-limit", "3MB")
     assert strict.code == 4
-    assert "--strict must train with the profile's numbers, but the training must" in strict.err
+    assert "--strict must train with the numbers that it is given, but the training" in strict.err
     none = train(studies, "none", "--memory-limit", "1KB")
     assert none.code == 3
     assert "even with the fewest environments" in none.err

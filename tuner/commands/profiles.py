@@ -165,7 +165,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the training there.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse another device or workload; exit 4.")
+        bool, typer.Option("--strict", help="Refuse another device, workload or num_envs; exit 4.")
     ] = False,
     as_json: AsJson = False,
     **settings: object,
