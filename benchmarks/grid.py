@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from storage.records import CurvePoint, TrialRecord
 from storage.series import finite, from_columns, to_columns
 from tuner.aggregate import hardware_of
+from tuner.hardware import differing_fact
 from tuner.measurement import Evaluation, Measurement
 from tuner.outcome import Outcome
 from tuner.space import HardwareConfig
@@ -23,9 +24,9 @@ from tuner.throughput import measure_throughput
 
 VERSION = 1
 SUFFIX = ".json.gz"
-_MUST_AGREE = ("version", "device", "versions", "settings", "space", "env_steps")
-"""What a recording must share with the one that it goes on with."""
-_OF_A_SITTING = ("command", "date")
+_MUST_AGREE = ("version", "versions", "settings", "space", "env_steps")
+"""What a recording must share with the one that it goes on with, beside the device."""
+_OF_A_SITTING = ("command", "date", "device")
 """What it need not: a table that was gone on with has these facts of its first and last sitting."""
 
 
@@ -226,13 +227,17 @@ class Recording:
 
     def _require_same(self, stored: Mapping[str, Any]) -> None:
         here = finite(json.loads(json.dumps(self.facts)))
-        for name in _MUST_AGREE:
-            if stored.get(name) != here.get(name):
-                raise ValueError(
-                    f"a recording must go on with the same {name}, but {self.path} has "
-                    f"{stored.get(name)!r} and got {here.get(name)!r}; finish it as it was begun, "
-                    "or move that file away"
-                )
+        differing = [name for name in _MUST_AGREE if stored.get(name) != here.get(name)]
+        # As a study: the memory of a host may move a little from one start to the next.
+        if differing_fact(stored["device"], here["device"]) is not None:
+            differing.insert(0, "device")
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"a recording must go on with the same {name}, but {self.path} has "
+                f"{stored.get(name)!r} and got {here.get(name)!r}; finish it as it was begun, "
+                "or move that file away"
+            )
 
 
 def _rank(row: Row) -> tuple[bool, bool]:
