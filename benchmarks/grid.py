@@ -24,8 +24,8 @@ from tuner.throughput import measure_throughput
 
 VERSION = 1
 SUFFIX = ".json.gz"
-_MUST_AGREE = ("version", "versions", "settings", "space", "env_steps")
-"""What a recording must share with the one that it goes on with, beside the device."""
+_MUST_AGREE = ("version", "settings", "space", "env_steps")
+"""What a recording must share with the one that it goes on with, beside device and versions."""
 _OF_A_SITTING = ("command", "date", "device")
 """What it need not: a table that was gone on with has these facts of its first and last sitting."""
 
@@ -230,7 +230,10 @@ class Recording:
         differing = [name for name in _MUST_AGREE if stored.get(name) != here.get(name)]
         # As a study: the memory of a host may move a little from one start to the next.
         if differing_fact(stored["device"], here["device"]) is not None:
-            differing.insert(0, "device")
+            differing.append("device")
+        then, now = stored["versions"], here["versions"]
+        if any(then[name] != now[name] for name in then.keys() & now.keys()):
+            differing.append("versions")
         if differing:
             name = differing[0]
             raise ValueError(
