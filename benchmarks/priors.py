@@ -11,6 +11,7 @@ trading came to. `replay.py --methods structured_left_out` expects
 what the tables of other environments come to.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,8 @@ from replay_judge import judged
 from replay_methods import METHODS, NEVER, expecting
 from replay_study import Method
 
-from tuner.aggregate import hardware_of
+from storage.records import TrialRecord
+from tuner.aggregate import hardware_of, that_count
 from tuner.score import FULL_UTIL
 from tuner.search.expectation import NUM_SLOPES, PRIORS, Prior, Priors, points_of
 from tuner.search.model import Array, matern
@@ -121,7 +123,10 @@ def fits_of(grid: Grid) -> dict[str, Fit]:
         ValueError: a part was not measured.
     """
     values: dict[str, dict[HardwareConfig, list[float]]] = {part: {} for part in PARTS}
+    groups: dict[HardwareConfig, list[TrialRecord]] = {}
     for record in judged(whole(grid), METHODS["grid"])[0]:
+        groups.setdefault(hardware_of(record), []).append(record)
+    for record in itertools.chain.from_iterable(map(that_count, groups.values())):
         known = {
             "util": None if record.device_util is None else record.device_util / FULL_UTIL,
             "quality": record.quality_score,
@@ -148,7 +153,7 @@ def fit_of(values: dict[HardwareConfig, list[float]]) -> Fit:
     """Return the fit to the measured values of each config."""
     points = points_of(list(values))[:, :NUM_SLOPES]
     means = np.array([statistics.fmean(known) for known in values.values()])
-    number = statistics.fmean(len(known) for known in values.values())
+    number = statistics.harmonic_mean([len(known) for known in values.values()])
     variances = [statistics.variance(known) for known in values.values() if len(known) > 1]
     noise = statistics.fmean(variances) if variances else 0.0
     centred = points - points.mean(axis=0)
