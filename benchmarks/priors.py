@@ -25,7 +25,7 @@ from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, this_device
 from replay_half import Half, halves
 from replay_judge import judged
-from replay_methods import METHODS, NEVER, expecting
+from replay_methods import LEFT_OUT, METHODS, NEVER, expecting
 from replay_study import Method
 
 from storage.records import TrialRecord
@@ -37,8 +37,6 @@ from tuner.space import HardwareConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-LEFT_OUT = "structured_left_out"
-"""The name of the method: ours, expecting what other environments let one expect."""
 PARTS = ("util", "quality", "log_sps")
 LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""

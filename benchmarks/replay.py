@@ -21,11 +21,11 @@ from typing import Any
 import optuna
 from grid import Grid, add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
-from priors import LEFT_OUT, left_out
+from priors import left_out
 from replay_figures import GOOD, LONGEST, NEAR, SHARES, ahead_of, known_of, summary, times
 from replay_half import Half
 from replay_judge import Judge, both_ways
-from replay_methods import METHODS, OURS
+from replay_methods import LEFT_OUT, METHODS, OURS
 from replay_study import Method, replay
 from replay_tables import DRAWN, NULLS
 from replay_words import in_words

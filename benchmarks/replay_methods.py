@@ -12,8 +12,10 @@ from tuner.search.expectation import PRIORS, Priors
 from tuner.search.sampler import HardwareSampler, make_sampler
 from tuner.search.structured import StructuredSampler
 
-OURS = ("structured", "structured_left_out")
-"""Our own way to search, with its expectations or with those of other environments' tables."""
+LEFT_OUT = "structured_left_out"
+"""Ours, expecting what other environments let one expect; `priors` makes it, for each table."""
+OURS = ("structured", LEFT_OUT)
+"""Our own way to search."""
 NEVER = 10_000
 """Patience of a search that is ended by its budget alone."""
 EAGER_TRIALS = 3

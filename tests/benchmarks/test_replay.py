@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from grid import Grid, Row, write_grid
-from priors import LEFT_OUT, MOST_DOUBT, fit_of, fits_of, priors_of, slopes_apart
+from priors import MOST_DOUBT, fit_of, fits_of, priors_of, slopes_apart
 from priors import mean_of as mean_of_fits
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
 from replay_half import Half, halves
 from replay_judge import Judge, both_ways, judged, worths
-from replay_methods import METHODS
+from replay_methods import LEFT_OUT, METHODS
 from replay_plot import plot
 from replay_study import Method, NoHeartbeat, calibrated, exported, replay
 from replay_tables import NULLS
