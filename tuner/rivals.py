@@ -14,6 +14,8 @@ from tuner.score import ScoreReferences, score
 
 FASTER = 10.0
 """Times the runner-up's throughput up to which a change is looked for."""
+REACHED = 0.5
+"""Score of seconds above which the target was reached on average; below it seconds tell little."""
 HALVINGS = 20
 """A needed value is known to a millionth of the way."""
 
@@ -78,7 +80,8 @@ def _quantities(
         return replace(c, summary=replace(c.summary, peak_memory_gb=memory_gb))
 
     def sooner(c: Candidate, seconds: float) -> Candidate:
-        goal_score = _sooner(c.objective, rival.summary.seconds_to_target or seconds, seconds)
+        measured_s = c.summary.seconds_to_target or seconds
+        goal_score = _sooner(c.objective, measured_s, seconds)
         return replace(
             c, summary=replace(c.summary, seconds_to_target=seconds, goal_score=goal_score)
         )
@@ -92,7 +95,7 @@ def _quantities(
     if rival.summary.peak_memory_gb is not None:
         quantities.append(("peak_memory_gb", rival.summary.peak_memory_gb, 0.0, lighter))
     seconds = rival.summary.seconds_to_target
-    if rival.summary.goal_score is not None and seconds is not None:
+    if rival.summary.goal_score is not None and seconds and rival.objective > REACHED:
         quantities.append(("seconds_to_target", seconds, 0.0, sooner))
     return quantities
 
