@@ -26,7 +26,7 @@ VERSION = 1
 SUFFIX = ".json.gz"
 _MUST_AGREE = ("version", "settings", "space", "env_steps")
 """What a recording must share with the one that it goes on with, beside device and versions."""
-_OF_A_SITTING = ("command", "date", "device")
+_OF_A_SITTING = ("command", "date", "device", "versions")
 """What it need not: a table that was gone on with has these facts of its first and last sitting."""
 
 

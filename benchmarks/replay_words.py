@@ -36,9 +36,9 @@ def in_words(document: dict[str, Any]) -> str:
         f"{SHARES[-1]:.0%}; trials, the baseline among them: at {SHARES[-1]:.0%}",
         f"to 5 %: share of the table until that is first reached, before finalists (never: not by "
         f"{LONGEST:.0%})",
-        "judged: the rest is on halves that cannot tell the best from the median; intervals over "
-        "environments, halves and seeds: of few environments they are too narrow, of one little "
-        "more than the range of its halves",
+        "judged: the rest is on halves that cannot tell the best from the median",
+        "intervals: over environments, halves and seeds; of few environments they are too narrow, "
+        "of one little more than the range of its halves",
     ]
     lines += [
         f"{ours} against {method}, seed by seed: lower by {_interval(gap)}; each half: "

@@ -175,7 +175,11 @@ def _validity(
         return Validity()
     scored = [_scored(record, weighted) for record in records]
     known = [s for s in summarise(scored, with_intervals=False) if s.final_score is not None]
-    pairs = [(s.final_score, other.scores[s.config]) for s in known if s.final_score is not None]
+    pairs = [
+        (s.final_score, other.scores[s.config])
+        for s in known
+        if s.final_score is not None and s.config in other.scores
+    ]
     config = chosen(scored, weighted, baseline, 1)["balanced"]
     return _worth(_correlation(pairs), config, own=own, other=other)
 

@@ -114,7 +114,7 @@ class Environment(Protocol):
 
     @property
     def eval_steps(self) -> int:
-        """Steps within which the first whole episode of every environment has ended."""
+        """Steps of an evaluation: the time limit of an episode, if there is one."""
 
     def best_return(self, params: EnvParams) -> float | None:
         """Return the known optimum or the declared maximum; None where neither is known.

@@ -191,9 +191,8 @@ def _one_for_each_batch(configs: Sequence[HardwareConfig]) -> list[HardwareConfi
     return list(chosen.values())
 
 
-def _by_memory(config: HardwareConfig) -> tuple[int, ...]:
-    """Return what sorts by memory, the most first: batch, minibatch, environments."""
-    c = config
+def _by_memory(c: HardwareConfig) -> tuple[int, ...]:
+    """Return what sorts configs by memory, the most first: batch, minibatch, environments."""
     return -c.batch_size, c.num_minibatches, -c.num_envs, c.num_epochs
 
 

@@ -35,7 +35,7 @@ class Evaluation:
     """What a trained policy returned, and whether training had changed it at all.
 
     `mean_return` and `return_se` are the final policy's. `earlier` holds what it returned at each
-    of `MILESTONES`, None where no episode ended; it is empty where it was not evaluated there.
+    of `MILESTONES`, None where that is no number; it is empty where it was not evaluated there.
     """
 
     mean_return: float
@@ -46,7 +46,7 @@ class Evaluation:
     def learning_return(self, random_return: float) -> float:
         """Return the mean over the milestones and the end: the height of the learning curve.
 
-        A policy of which no episode ended counts as the random one.
+        A policy whose return is unknown counts as the random one.
         """
         earlier = [random_return if value is None else value for value in self.earlier]
         return statistics.fmean((*earlier, self.mean_return))

@@ -15,7 +15,7 @@ QUALITY_FLOOR = 0.8
 """`max_gpu` keeps this share of the baseline's quality."""
 UTIL_TIE = 2.0
 MEMORY_TIE = 0.01
-"""Share of what the device has by which memory may differ and be as little."""
+"""Share of what the memory gate allows by which memory may differ and be as little."""
 BUSY_UTIL = 80.0
 BUSY_CONFIGS = 3
 BUSY_SHARE = 0.8

@@ -100,12 +100,12 @@ def _quantities(
     return quantities
 
 
-def _sooner(score: float, seconds: float, changed_s: float) -> float:
-    """Return the `tuner.goal.time_score` of other seconds, from a score and its seconds.
+def _sooner(time_scored: float, seconds: float, changed_s: float) -> float:
+    """Return the `tuner.goal.time_score` of other seconds, from that of `seconds`.
 
-    score = ½ + ½ · r / (r + seconds), which tells the reference r.
+    It is ½ + ½ · r / (r + seconds), which tells the reference r.
     """
-    share = 2 * score - 1
+    share = 2 * time_scored - 1
     reference_s = seconds * share / (1 - share)
     return time_score(changed_s, reference_s=reference_s, best_return=None, start=0.0, target=1.0)
 

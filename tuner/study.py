@@ -34,7 +34,13 @@ from storage.studies import (
 from storage.telemetry import Telemetry
 from tuner import warm_start
 from tuner.bench import Say
-from tuner.config import GROUP_MARK, StopSettings, StudyConfig
+from tuner.config import (
+    GROUP_MARK,
+    MeasureSettings,
+    PlaceSettings,
+    StopSettings,
+    StudyConfig,
+)
 from tuner.crew import crew_beside
 from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import ExportRefused, Refused, UsageError
@@ -160,7 +166,8 @@ def resume(
 ) -> Ending:
     """Go on with a study where it stands.
 
-    A study that has ended by itself stays as it is unless a flag says when to stop instead.
+    A study that has ended by itself stays as it is, unless a flag says when to stop instead, or
+    changes another setting that may change.
 
     Args:
         name: of the study.
@@ -233,6 +240,11 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
         refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
         learn_peaks(bench, config, probed)
         database, study = open_to_continue(config, name, say=say, interrupts=interrupts)
+        if config.min_feasible != facts["config"].get("min_feasible", config.min_feasible):
+            # Who reads or exports the study later is to judge it alike.
+            set_study_fact(
+                study, "config", {**facts["config"], "min_feasible": config.min_feasible}
+            )
         config = with_own_share(config)
         with open_session(config, database, study, bench, say=say, started=started) as session:
             session.make_sure_of_lead = make_sure
@@ -240,9 +252,10 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
 
 
 def _is_changed(config: StudyConfig, facts: Mapping[str, Any]) -> bool:
-    """Whether a flag gave a setting another value than the study has; where it lies is none."""
+    """Whether a flag gave a setting that may change another value; where files lie is none."""
     stored = load_config(facts["config"], {})
-    names = set(StudyConfig.model_fields) - {"runs_dir", "storage"}
+    names = {*MeasureSettings.model_fields, *PlaceSettings.model_fields}
+    names -= {"runs_dir", "storage", "cache_dir"}
     return any(getattr(config, name) != getattr(stored, name) for name in names)
 
 

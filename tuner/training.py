@@ -73,14 +73,14 @@ def train(
         flags: fields of `TrainingSettings` and of a study's workload; None means not given.
         folder: takes checkpoints, metrics, logs and the result.
         resume: go on with the training in the folder.
-        strict: refuse another device or workload than the profile's instead of warning.
+        strict: refuse another device or workload than the profile's, and fewer environments than
+            asked for, instead of warning.
         say: tells the user a line.
         on_block: sees how far it is.
 
     Raises:
         InvalidProfile, UsageError: the profile, a flag or the folder is wrong.
-        Refused: the folder holds this or another training; under `strict`, another device or
-            workload.
+        Refused: the folder holds this or another training; or by `strict`.
         NothingFeasible: it does not fit in memory with any number of environments.
         StorageUnavailable: the disk took no more; the last checkpoint is as it was.
         TunerError: training diverged, or its process died.

@@ -66,7 +66,7 @@ def test_a_finished_table_is_gone_on_with(tmp_path: Path) -> None:
     with Recording(path, FACTS | again) as recording:
         recording.add(row(8, 1))
         grid = recording.grid()
-    sitting = {**again, "device": DEVICE}
+    sitting = {**again, "device": DEVICE, "versions": FACTS["versions"]}
     assert grid == Grid(FACTS | {"last_sitting": sitting}, (row(8), row(8, 1), row(16)))
 
 

@@ -30,7 +30,7 @@ def arguments(records: Sequence[TrialRecord]) -> dict[str, Any]:
 def contending(records: Sequence[TrialRecord]) -> list[Candidate]:
     """Return the contenders among records, the first of which is the baseline's."""
     contest = contest_between(summarise(records), **arguments(records))
-    return contenders(contest.front, contest.rules)
+    return contenders(contest.eligible, contest.rules)
 
 
 def point(
@@ -84,6 +84,14 @@ def test_contenders_are_what_so_many_measurements_cannot_tell_from_the_best() ->
     again = [replace(r, replicate=1) for r in (best, close)]
     assert [c.summary.trial for c in contending([BASELINE, best, close, *again])] == [1]
     assert [c.summary.trial for c in contending([BASELINE, best, close, again[0]])] == [1]
+
+
+def test_a_contender_may_lie_just_off_the_front() -> None:
+    best, below = point(1, 70.0, 0.60, 200e3, 0.800), point(2, 69.9, 0.599, 199e3, 0.798)
+    records = [BASELINE, best, below]
+    contest = contest_between(summarise(records), **arguments(records))
+    assert [c.summary.trial for c in contest.front] == [1]
+    assert [c.summary.trial for c in contending(records)] == [1, 2]
 
 
 def test_balanced_tied_scores_and_overlapping_speeds_go_to_less_memory() -> None:

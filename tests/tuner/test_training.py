@@ -12,6 +12,7 @@ import pytest
 from storage.metrics_log import read_metrics
 from storage.profile import Profile
 from storage.profile_files import write
+from tests.conftest import Finished
 from tests.tuner.studies import PATIENCE_S, Ended, Studies, kill_tree, wait_for_line
 from tests.tuner.trials import wait_until
 
@@ -157,12 +158,19 @@ def test_what_does_not_fit_steps_down_and_goes_on_with_what_it_was(studies: Stud
     again = train(studies, "tight", "--json", "--resume", *tight, steps=2 * UPDATES * BATCH)
     assert again.code == 4  # the schedule falls over the total: another one
     assert "lr_anneal_env_steps" in again.err
-    strict = train(studies, "strict", "--strict", "--num-envs", "4096", "--memory-limit", "3MB")
-    assert strict.code == 4
-    assert "--strict must train with the numbers that it is given, but the training" in strict.err
     none = train(studies, "none", "--memory-limit", "1KB")
     assert none.code == 3
     assert "even with the fewest environments" in none.err
+
+
+@pytest.mark.long
+def test_strict_trains_with_no_fewer_environments(studies: Studies, finished: Finished) -> None:
+    profile = finished.studies.folder / "runs" / "done" / "profiles" / "balanced.yaml"
+    tight = ("--num-envs", "4096", "--memory-limit", "3MB", "--strict")
+    chosen = ("--profile", str(profile), "--checkpoint-dir", "strict", "--total-steps", "12288")
+    ended = studies.run("train", *chosen, "--cache-dir", str(studies._cache_dir), *tight)
+    assert ended.code == 4
+    assert "--strict must train with the numbers that it is given, but the training" in ended.err
 
 
 @pytest.mark.long

@@ -56,7 +56,8 @@ def evaluate_random(env: Environment, env_params: Any, seed: int) -> float | Non
     policy = random_policy(env.action_space)
     evaluate = jax.jit(make_evaluate(env, policy, num_envs=NUM_ENVS))
     returns = evaluate(None, jax.random.key(EVALUATION_SEED + seed), env_params)
-    return float(returns.total.mean()) if returns.ended.any() else None
+    mean = _mean_and_error(np.asarray(returns.total, dtype=np.float64))["mean_return"]
+    return mean if returns.ended.any() else None
 
 
 def params_changed(before: Any, after: Any) -> bool | None:

@@ -127,7 +127,7 @@ def validate(
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure a profile's workload again: exit 0 if it holds, 6 if not, 9 if noise hides it.
+    """Measure a profile's workload again: exit 0 if it holds, 6 if not, 9 if nobody can tell.
 
     Code of your own is run only if you name it here: a profile may come from anywhere.
     """

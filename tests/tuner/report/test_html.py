@@ -95,7 +95,7 @@ def test_a_study_that_has_measured_nothing_says_so_everywhere(
 def test_a_study_of_one_trial(reading: StudyReading, telemetry: Telemetry) -> None:
     one = [r for r in reading.records if r.trial == 0]
     page = without_plotly(render(replace(reading, records=one), telemetry))
-    assert "but got 1; resume the study" in page
+    assert "but got 1; `tuner resume` with a longer --budget" in page
     assert any("no config of the space has been tried" in line for line in absent(page))
 
 
