@@ -10,11 +10,12 @@ What scores are worth is to be held against repeat by repeat: how the one half's
 configs as the other's do, and what choosing by them comes to (a score without noise could do better
 than that). How much slower than the soonest the chosen config is cannot be read off noisy times,
 the least of which is luck: so it is told three times, first by times that are smoothed over configs
-alike. Weights are chosen for
-each budget on the tables of other environments than the one they are tested on. Quality rests on
-evaluations, of a shorter budget on those of the milestones up to its end; on training returns where
-it does not end at a milestone, or the table has no evaluation there: of a shorter budget it is
-noisier than a study's. Utilisation is that of the whole run.
+alike; and since it hangs on one config, also for what is chosen of 20 at random. Weights are chosen
+for each budget on the tables of other environments than the one they are tested on.
+
+Quality rests on evaluations, of a shorter budget on those of the milestones up to its end; on
+training returns where it does not end at a milestone, or the table has no evaluation there: of a
+shorter budget it is noisier than a study's. Utilisation is that of the whole run.
 """
 
 import itertools
@@ -32,7 +33,16 @@ from grid import add_grids, environment_of, name_of, read_grid, tables_of
 from ppo_document import deliver, facts, parser_of, say, this_device
 from replay_cut import without_milestones
 from replay_half import halves
-from validity import SLOWDOWNS, Choice, Validity, mean_of, repeatability, truth_of, validities
+from validity import (
+    DRAWN,
+    SLOWDOWNS,
+    Choice,
+    Validity,
+    mean_of,
+    repeatability,
+    truth_of,
+    validities,
+)
 
 from tuner.score import CPU_WEIGHTS, Weights
 
@@ -103,8 +113,9 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
     """Return the weights for a budget that order configs best, of those alike the quickest.
 
     Alike are those within `GOOD_ENOUGH` of the highest rank correlation in the mean; the quickest
-    those whose `balanced` reaches the target most often, and is least slow. None where no
-    correlation is known. The rule was settled with the first six tables in sight.
+    those whose `balanced` reaches the target most often, and is least slow of what is drawn at
+    random: what it is of a whole table hangs on one config. None where no correlation is known. The
+    rule was settled with six tables in sight.
 
     Args:
         found: of each environment, what every choice is worth.
@@ -122,7 +133,7 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
 
     def rank(choice: Choice) -> tuple[float, float, float]:
         mean = means[choice]
-        return -(mean.reached or 0.0), mean.slowdown or math.inf, -known[choice]
+        return -(mean.reached or 0.0), mean.among_drawn or math.inf, -known[choice]
 
     return min((c for c, value in known.items() if value >= highest - GOOD_ENOUGH), key=rank)
 
@@ -197,9 +208,10 @@ def in_words(document: dict[str, Any]) -> str:
         "order), and how many times the soonest config's time the chosen `balanced` takes: of what "
         "is likely soonest, of what was soonest in the half that chose, and of what luck made "
         "soonest in the half that judges; reached: in which share of the ways, one half judging "
-        "the other, it reaches that return, of which alone the times are",
+        f"the other, it reaches that return, of which alone the times are; of {DRAWN}: of so many "
+        "configs at random, as many as a study measures, the chosen one's time over the soonest's",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
-        f"{'at least':>9s} {'at most':>9s} {'reached':>9s}",
+        f"{'at least':>9s} {'at most':>9s} {'reached':>9s} {f'of {DRAWN}':>9s}",
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows if tuple(row["weights"]) in DEFAULTS]
@@ -242,10 +254,10 @@ def _line(table: str, row: dict[str, Any]) -> str:
 
 
 def _figures(row: dict[str, Any]) -> str:
-    figures = ["" if row[name] is None else f"{row[name]:.2f} ×" for name in SLOWDOWNS]
-    figures.append("" if row["reached"] is None else f"{row['reached']:.0%}")
+    *figures, last = ["" if row[name] is None else f"{row[name]:.2f} ×" for name in SLOWDOWNS]
+    figures += ["" if row["reached"] is None else f"{row['reached']:.0%}", last]
     correlation = "" if row["correlation"] is None else f"{row['correlation']:.2f}"
-    return f"{correlation:>12s} " + " ".join(f"{figure:>9s}" for figure in figures)
+    return (f"{correlation:>12s} " + " ".join(f"{figure:>9s}" for figure in figures)).rstrip()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ One half of a table's repeats scores, the other judges, both ways round. What sc
 be held against what that half's own times are (`repeatability`): they are as noisy.
 """
 
+import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from replay_study import chosen, config_of_table
 from scipy.stats import spearmanr
 
 from storage.records import CurvePoint, TrialRecord
-from tuner.aggregate import summarise, that_count
+from tuner.aggregate import hardware_of, summarise, that_count
 from tuner.goal import time_score
 from tuner.measurement import Measurement, seconds_to
 from tuner.references import References
@@ -27,10 +28,13 @@ from tuner.search.model import SmoothModel
 from tuner.search.surrogate import Scale
 from tuner.space import HardwareConfig, SearchSpace
 
-SLOWDOWNS = ("slowdown", "at_least", "at_most")
+SLOWDOWNS = ("slowdown", "at_least", "at_most", "among_drawn")
 """The fields of `Validity` that are times over a soonest config's, whose means are geometric."""
 OTHERS = ("correlation", "reached")
 """Its other fields."""
+DRAWN = 20
+"""Configs that are drawn at random: as many as a study measures."""
+DRAWS = 24
 FEWEST_TO_SMOOTH = 5
 """Configs from which times are smoothed: a length in each of four dimensions, and the noise."""
 
@@ -63,7 +67,9 @@ class Validity:
     judges; `at_least` its own seconds over those of the config that was soonest in the half that
     scored, which is unlucky in the other one, None where that did not reach the target; `at_most`
     over those of the soonest in the half that judges, which is lucky there. The two bound the first
-    on average over luck, not in every table.
+    on average over luck, not in every table. All these hang on which single config is chosen of a
+    whole table; `among_drawn` is the mean slowdown of what is chosen of `DRAWN` configs at random
+    over the soonest of these, by smoothed seconds.
     """
 
     correlation: float | None = None
@@ -71,6 +77,7 @@ class Validity:
     at_least: float | None = None
     at_most: float | None = None
     reached: float | None = None
+    among_drawn: float | None = None
 
 
 def repeatability(truths: Sequence[Truth]) -> Validity:
@@ -83,8 +90,15 @@ def repeatability(truths: Sequence[Truth]) -> Validity:
     correlation = _correlation(pairs)
     each = []
     for chooses, judges in ((own, other), (other, own)):
-        soonest = min(chooses.smooth, key=chooses.smooth.__getitem__, default=None)
-        each.append(_worth(correlation, soonest, own=chooses, other=judges))
+
+        def soonest(
+            configs: Iterable[HardwareConfig], smooth: dict[HardwareConfig, float] = chooses.smooth
+        ) -> HardwareConfig | None:
+            return min((c for c in configs if c in smooth), key=smooth.__getitem__, default=None)
+
+        worth = _worth(correlation, soonest(chooses.smooth), own=chooses, other=judges)
+        drawn = _among_drawn(soonest, sorted(chooses.scores), judges, number=DRAWN)
+        each.append(replace(worth, among_drawn=drawn))
     return mean_of(each)
 
 
@@ -180,8 +194,38 @@ def _validity(
         for s in known
         if s.final_score is not None and s.config in other.scores
     ]
-    config = chosen(scored, weighted, baseline, 1)["balanced"]
-    return _worth(_correlation(pairs), config, own=own, other=other)
+
+    def balanced(configs: Iterable[HardwareConfig]) -> HardwareConfig:
+        wanted = {*configs, baseline}
+        drawn = [record for record in scored if hardware_of(record) in wanted]
+        return chosen(drawn, weighted, baseline, 1)["balanced"]
+
+    configs = sorted({hardware_of(record) for record in scored})
+    worth = _worth(_correlation(pairs), balanced(configs), own=own, other=other)
+    others = [config for config in configs if config != baseline]
+    drawn = _among_drawn(balanced, others, other, number=DRAWN - 1)
+    return replace(worth, among_drawn=drawn)
+
+
+def _among_drawn(
+    choose: Callable[[Iterable[HardwareConfig]], HardwareConfig | None],
+    configs: Sequence[HardwareConfig],
+    judges: Truth,
+    *,
+    number: int,
+) -> float | None:
+    """Return the mean slowdown of what is chosen of some configs at random; see `Validity`.
+
+    The draws are the same whoever chooses. None where none of them tells anything.
+    """
+    random_draws, slowdowns = random.Random(0), []
+    for _ in range(DRAWS):
+        drawn = random_draws.sample(configs, min(number, len(configs)))
+        config = choose(drawn)
+        known = [judges.smooth[c] for c in (*drawn, config) if c in judges.smooth]
+        if config in judges.smooth:
+            slowdowns.append(judges.smooth[config] / min(known))
+    return statistics.geometric_mean(slowdowns) if slowdowns else None
 
 
 def _worth(

@@ -127,17 +127,18 @@ def test_true_times_choose_the_soonest_where_nothing_is_noisy_and_are_unlucky_el
     first, second = SPACE.configs()[:2]
     seconds = {first: 1.0, second: 2.0}
     quiet = Truth({first: 2.0, second: 1.0}, seconds, seconds)
-    assert repeatability([quiet, quiet]) == Validity(pytest.approx(1.0), 1.0, 1.0, 1.0, reached=1.0)
+    assert repeatability([quiet, quiet]) == Validity(pytest.approx(1.0), *[1.0] * 5)
     other = {first: 4.0, second: 2.0}
     unlucky = repeatability([quiet, Truth({first: 1.0, second: 2.0}, other, other)])
-    assert unlucky == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, reached=1.0)
+    twice = pytest.approx(2.0)
+    assert unlucky == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 1.0, among_drawn=twice)
     never = Truth({first: 1.0, second: 2.0}, {}, {})
     # Of two ways the one has nobody who reached the target, the other nobody to choose.
     assert repeatability([quiet, never]) == Validity(pytest.approx(-1.0))
     only = {second: 2.0}
     # The one chooses what did not reach the target again, the other what took twice as long.
     once = repeatability([quiet, Truth({first: 1.0, second: 2.0}, only, only)])
-    assert once == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, reached=0.5)
+    assert once == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 0.5, among_drawn=twice)
 
 
 def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
@@ -161,7 +162,7 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
     found = result({"one": one, "other": other}, worths, environments)
     assert found["left_out"]["one"][1] == {
         "share": 1.0, "weights": list(DEFAULT), "correlation": 0.85, "slowdown": 2.0,
-        "at_least": 1.5, "at_most": 2.5, "reached": 1.0,
+        "at_least": 1.5, "at_most": 2.5, "reached": 1.0, "among_drawn": None,
     }  # fmt: skip
     assert [row["correlation"] for row in found["left_out"]["other"]] == [0.20, 0.60]
     # (0.80 + 0.70) / 2 and (0.85 + 0.95) / 2: the default, for either budget.
@@ -181,9 +182,11 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
 
 
 def test_of_weights_that_order_alike_the_quickest_is_chosen() -> None:
-    slow, quick = Validity(0.80, 2.0, 1.5, 2.5, 1.0), Validity(0.79, 1.5, 1.2, 1.8, 1.0)
-    once = Validity(0.80, 1.1, 1.0, 1.2, 0.5)
-    worse = Validity(0.75, 1.0, 1.0, 1.0, 1.0)
+    # Of the whole table it is one config that is lucky: the mean over draws decides.
+    slow = Validity(0.80, 1.0, reached=1.0, among_drawn=1.5)
+    quick = Validity(0.79, 2.0, reached=1.0, among_drawn=1.2)
+    once = Validity(0.80, 1.1, reached=0.5, among_drawn=1.0)
+    worse = Validity(0.75, 1.0, reached=1.0, among_drawn=1.0)
     found = {(1.0, w): v for w, v in zip(simplex(0.2), (slow, quick, once, worse), strict=False)}
     assert found[choose([found], 1.0)] == quick
     assert choose([{(1.0, DEFAULT): Validity()}], 1.0) is None
