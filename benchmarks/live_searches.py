@@ -6,7 +6,9 @@
 For every seed each sampler searches as a user would let it: `tuner start` with the same budget, in
 turns, each study with an empty cache of programs. Then every config that became a `balanced`
 profile, and the baseline, is measured again several times, in turns and with fresh seeds, and all
-are judged on one scale: what a study says of its own choice is not asked.
+are judged on one scale: what a study says of its own choice is not asked. On a CPU `structured`
+expects what recorded tables of `stress`, too, came to: how it fares where they did not is told by
+`structured_left_out` in `replay.py`.
 """
 
 import argparse
