@@ -158,7 +158,12 @@ def test_on_shuffled_tables_nothing_is_gained_over_random(tmp_path: Path) -> Non
     tables, methods = [tmp_path / "made-up.json.gz"], ["structured", "random"]
     found = run_all(tables, methods, seeds=4, nulls=["shuffled"])["tables"]
     assert abs(found["made-up (shuffled)"]["structured"]["balanced"]["p_score"]) < 0.35
-    assert found["made-up"]["structured"]["balanced"]["p_score"] > 0.5
+    ours, random = (found["made-up"][m]["balanced"] for m in methods)
+    # As good as all measurements at a fifth of them; nothing is exported of fewer than three
+    # configs, for a third of that time, so that no P-score here could be much above a half.
+    assert ours["regret"]["0.2"]["mean"]["value"] < 0.02
+    assert random["regret"]["0.2"]["mean"]["value"] > 0.1
+    assert ours["p_score"] > 0.4
 
 
 def test_each_half_is_judged_by_the_other(grid: Grid) -> None:
