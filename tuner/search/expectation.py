@@ -60,14 +60,16 @@ class Priors:
 
 
 QUALITY = Prior(
-    (-0.06, 0.0, 0.06, 0.0, 0.0),
+    (-0.03, 0.0, 0.03, 0.0, 0.0),
     (3.0, 3.0, 3.0, 3.0, 1.5),
     doubt=0.1,
     noise=0.3,
     slopes_doubt=0.35,
 )
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
-2110.00641). Which learning rate learns best is known of no workload: it has no slope."""
+2110.00641). Slopes are half of what they are over a whole space: among the best configs, which a
+search is about, quality is nearer to its end and flatter, and some workloads have hardly any. Which
+learning rate learns best is known of no workload: it has no slope."""
 
 RATES_DOUBT = 0.3
 """The doubt of quality where there are several learning rates: supposed, as tables have one."""
@@ -107,9 +109,10 @@ PRIORS = {
 """By kind of device: `util` is a share of `FULL_UTIL`, `log_sps` log₂ of env-steps/s.
 
 Each epoch goes through the batch again, the rollout does not; larger products and more environments
-spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers, and quality's,
-are about what tables recorded on two cores come to (`benchmarks/priors.py`). A GPU is kept busier
-by more rows in each product; its other numbers are supposed, since no table of one is recorded.
+spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers, and quality's
+but for halved slopes, are about what tables recorded on two cores come to (`benchmarks/priors.py`).
+A GPU is kept busier by more rows in each product; its other numbers are supposed, since no table of
+one is recorded.
 """
 
 
