@@ -78,8 +78,7 @@ def tune(name: str = "demo", *, say: Callable[[str], None] | None = None, **sett
     """Run a study to its end, or go on with it if it exists, and return it.
 
     One that has ended is returned as it is, so that a script or a notebook can be run again, unless
-    a setting that may change has changed;
-    `tuner resume NAME --budget 1h` searches on.
+    a setting that may change has changed; `tuner resume NAME --budget 1h` searches on.
 
     Args:
         name: of the study.

@@ -127,6 +127,7 @@ def test_a_finished_study_goes_on_when_a_setting_has_changed(small: Studies) -> 
     ended = small.resume("small", "--min-feasible", "1")
     assert "search ended: --trials 1 reached" in ended.err
     assert "must be chosen from at least" not in ended.out + ended.err
+    assert small.facts("small")["config"]["min_feasible"] == 1  # whoever exports it later agrees
 
 
 @pytest.mark.long
