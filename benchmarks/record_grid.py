@@ -49,6 +49,7 @@ GRIDS: dict[str, dict[str, object]] = {
         "normalize_reward": True,
         **SPACE_OF_64,
     },
+    "breakout": {"env": "gymnax:Breakout-MinAtar", "learning_rate": "1e-3", **SPACE_OF_64},
     "trading-phase1": {"env": "trading-phase1", "learning_rate": "1e-3", **SPACE_OF_64},
 }
 """Settings of each table, as in a study file; `stress-168` has the whole space of a CPU. Acrobot is
