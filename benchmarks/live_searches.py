@@ -13,6 +13,7 @@ expects what recorded tables of `stress`, too, came to: how it fares where they 
 
 import argparse
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -181,7 +182,8 @@ def in_words(document: dict[str, Any]) -> str:
         + (
             "how wide a tie is is not known"
             if document["tie"] is None
-            else f"scores within {document['tie']:.3f} are tied"
+            else f"such means within {document['tie'] * tie_of_means(settings['repeats']):.3f} "
+            "are tied"
         ),
         f"{'sampler':12s} {'seed':>4s} {'trials':>6s}  {'config':22s} {'score':>6s} "
         f"{'quality':>7s} {'env-steps/s':>12s} {'util %':>6s}",
@@ -202,6 +204,11 @@ def in_words(document: dict[str, Any]) -> str:
             f"chosen: {len({row['config'] for row in rows})}"
         )
     return "\n".join(lines)
+
+
+def tie_of_means(repeats: int) -> float:
+    """Return how many ε two means of so many scores must differ by to be told apart."""
+    return math.sqrt(2 / repeats)
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -6,12 +6,13 @@
 On the tables of `benchmarks/grids` (see `record_grid.py`), whose curves should be longer than a
 study's trials: each is cut to a share of its env-steps and scored as a study would, half of its
 repeats at a time, and the other half tells how soon each config truly reached the target return.
-What scores are worth is to be held against repeat by repeat: how the one half's true times order
+What scores are worth is to be held against half by half: how the one's true times order
 configs as the other's do, and what choosing by them comes to (a score without noise could do better
 than that). How much slower than the soonest the chosen config is cannot be read off noisy times,
 the least of which is luck: so it is told three times, first by times that are smoothed over configs
-alike; and since it hangs on one config, also for what is chosen of 20 at random. Weights are chosen
-for each budget on the tables of other environments than the one they are tested on.
+alike; and since it hangs on one config, also for what is chosen of 20, the baseline and others at
+random. Weights are chosen for each budget on the tables of other environments than the one they are
+tested on.
 
 Quality rests on evaluations, of a shorter budget on those of the milestones up to its end; on
 training returns where it does not end at a milestone, or the table has no evaluation there: of a
@@ -45,6 +46,7 @@ from validity import (
 )
 
 from tuner.score import CPU_WEIGHTS, Weights
+from tuner.space import HardwareConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -55,7 +57,7 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 GOOD_ENOUGH = 0.02
 """Rank correlations that differ by no more than this are taken to be as good; see `choose`."""
 AIM = 0.9
-"""The share of the correlation between repeats that a score's should have."""
+"""The share of the correlation between halves that a score's should have."""
 
 
 def main() -> None:
@@ -106,15 +108,16 @@ def measure(
     if by_end:
         grid = without_milestones(grid)
     truths = [truth_of(half) for half in halves(grid)]
-    return validities(grid, truths, shares=shares, candidates=candidates), repeatability(truths)
+    highest = repeatability(truths, HardwareConfig(**grid.facts["baseline"]))
+    return validities(grid, truths, shares=shares, candidates=candidates), highest
 
 
 def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | None:
     """Return the weights for a budget that order configs best, of those alike the quickest.
 
     Alike are those within `GOOD_ENOUGH` of the highest rank correlation in the mean; the quickest
-    those whose `balanced` reaches the target most often, and is least slow of what is drawn at
-    random: what it is of a whole table hangs on one config. None where no correlation is known. The
+    those whose `balanced` of what is drawn at random reaches the target most often, and is least
+    slow: what it is of a whole table hangs on one config. None where no correlation is known. The
     rule was settled with six tables in sight.
 
     Args:
@@ -133,7 +136,7 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
 
     def rank(choice: Choice) -> tuple[float, float, float]:
         mean = means[choice]
-        return -(mean.reached or 0.0), mean.among_drawn or math.inf, -known[choice]
+        return -(mean.drawn_reached or 0.0), mean.among_drawn or math.inf, -known[choice]
 
     return min((c for c, value in known.items() if value >= highest - GOOD_ENOUGH), key=rank)
 
@@ -149,7 +152,7 @@ def result(
     the weights that are chosen on the other environments, and what they are worth on this one;
     `over_all` the mean of every choice over environments, and `chosen` those of them that are
     chosen on all. `budget` is the shortest at which what is left out comes to `AIM` of the
-    correlation between repeats on every table, None where none does.
+    correlation between halves on every table, None where none does.
     """
     choices = list(next(iter(found.values())))
     shares = sorted({share for share, _ in choices})
@@ -209,15 +212,15 @@ def in_words(document: dict[str, Any]) -> str:
         "is likely soonest, of what was soonest in the half that chose, and of what luck made "
         "soonest in the half that judges; reached: in which share of the ways, one half judging "
         f"the other, it reaches that return, of which alone the times are; of {DRAWN}: of so many "
-        "configs at random, as many as a study measures, the chosen one's time over the soonest's",
+        "configs, the baseline and others at random, as many as a study measures, the chosen one's "
+        "time over the soonest's, and in which share of the draws it reaches that return",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
-        f"{'at least':>9s} {'at most':>9s} {'reached':>9s} {f'of {DRAWN}':>9s}",
+        f"{'at least':>9s} {'at most':>9s} {'reached':>9s} {f'of {DRAWN}':>9s} "
+        f"{'reached':>9s}",
     ]
     for name, rows in document["tables"].items():
         lines += [_line(name, row) for row in rows if tuple(row["weights"]) in DEFAULTS]
-    lines.append(
-        "repeat against repeat: true times of the one half in place of a score, smoothed to choose"
-    )
+    lines.append("half against half: true times of the one in place of a score, smoothed to choose")
     lines += [
         f"{name:16s} {'true times':>25s} {_figures(row)}"
         for name, row in document["repeatabilities"].items()
@@ -230,7 +233,7 @@ def in_words(document: dict[str, Any]) -> str:
     if any(document["left_out"].values()):
         budget = "none" if document["budget"] is None else f"{document['budget']:.1%}"
         lines.append(
-            f"shortest budget at which that comes to {AIM:g} of repeat against repeat on every "
+            f"shortest budget at which that comes to {AIM:g} of half against half on every "
             f"table: {budget}"
         )
     else:
@@ -255,7 +258,8 @@ def _line(table: str, row: dict[str, Any]) -> str:
 
 def _figures(row: dict[str, Any]) -> str:
     *figures, last = ["" if row[name] is None else f"{row[name]:.2f} ×" for name in SLOWDOWNS]
-    figures += ["" if row["reached"] is None else f"{row['reached']:.0%}", last]
+    reached = ["" if row[n] is None else f"{row[n]:.0%}" for n in ("reached", "drawn_reached")]
+    figures += [reached[0], last, reached[1]]
     correlation = "" if row["correlation"] is None else f"{row['correlation']:.2f}"
     return (f"{correlation:>12s} " + " ".join(f"{figure:>9s}" for figure in figures)).rstrip()
 

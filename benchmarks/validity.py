@@ -30,7 +30,7 @@ from tuner.space import HardwareConfig, SearchSpace
 
 SLOWDOWNS = ("slowdown", "at_least", "at_most", "among_drawn")
 """The fields of `Validity` that are times over a soonest config's, whose means are geometric."""
-OTHERS = ("correlation", "reached")
+OTHERS = ("correlation", "reached", "drawn_reached")
 """Its other fields."""
 DRAWN = 20
 """Configs that are drawn at random: as many as a study measures."""
@@ -68,8 +68,10 @@ class Validity:
     scored, which is unlucky in the other one, None where that did not reach the target; `at_most`
     over those of the soonest in the half that judges, which is lucky there. The two bound the first
     on average over luck, not in every table. All these hang on which single config is chosen of a
-    whole table; `among_drawn` is the mean slowdown of what is chosen of `DRAWN` configs at random
-    over the soonest of these, by smoothed seconds.
+    whole table; `among_drawn` is the mean slowdown of what is chosen of `DRAWN` configs, the
+    baseline and others at random, over the soonest of these, by smoothed seconds, of the draws
+    alone whose choice reached the target; `drawn_reached` is their share of all that hold one which
+    did.
     """
 
     correlation: float | None = None
@@ -78,9 +80,10 @@ class Validity:
     at_most: float | None = None
     reached: float | None = None
     among_drawn: float | None = None
+    drawn_reached: float | None = None
 
 
-def repeatability(truths: Sequence[Truth]) -> Validity:
+def repeatability(truths: Sequence[Truth], baseline: HardwareConfig) -> Validity:
     """Return what true times themselves are worth: those of one half, judged by the other.
 
     The config that is taken has the least smoothed seconds of its half. The mean of both ways.
@@ -97,8 +100,7 @@ def repeatability(truths: Sequence[Truth]) -> Validity:
             return min((c for c in configs if c in smooth), key=smooth.__getitem__, default=None)
 
         worth = _worth(correlation, soonest(chooses.smooth), own=chooses, other=judges)
-        drawn = _among_drawn(soonest, sorted(chooses.scores), judges, number=DRAWN)
-        each.append(replace(worth, among_drawn=drawn))
+        each.append(_among_drawn(worth, soonest, chooses.scores, judges, baseline=baseline))
     return mean_of(each)
 
 
@@ -196,36 +198,40 @@ def _validity(
     ]
 
     def balanced(configs: Iterable[HardwareConfig]) -> HardwareConfig:
-        wanted = {*configs, baseline}
+        wanted = set(configs)
         drawn = [record for record in scored if hardware_of(record) in wanted]
         return chosen(drawn, weighted, baseline, 1)["balanced"]
 
-    configs = sorted({hardware_of(record) for record in scored})
+    configs = {hardware_of(record) for record in scored}
     worth = _worth(_correlation(pairs), balanced(configs), own=own, other=other)
-    others = [config for config in configs if config != baseline]
-    drawn = _among_drawn(balanced, others, other, number=DRAWN - 1)
-    return replace(worth, among_drawn=drawn)
+    return _among_drawn(worth, balanced, configs, other, baseline=baseline)
 
 
 def _among_drawn(
+    worth: Validity,
     choose: Callable[[Iterable[HardwareConfig]], HardwareConfig | None],
-    configs: Sequence[HardwareConfig],
+    configs: Iterable[HardwareConfig],
     judges: Truth,
     *,
-    number: int,
-) -> float | None:
-    """Return the mean slowdown of what is chosen of some configs at random; see `Validity`.
+    baseline: HardwareConfig,
+) -> Validity:
+    """Return a worth with that of what is chosen of the baseline and some of the configs at random.
 
-    The draws are the same whoever chooses. None where none of them tells anything.
+    The draws are the same whoever chooses among the same configs. See `Validity`.
     """
-    random_draws, slowdowns = random.Random(0), []
+    random_draws, others = random.Random(0), sorted(set(configs) - {baseline})
+    slowdowns, told = [], 0
     for _ in range(DRAWS):
-        drawn = random_draws.sample(configs, min(number, len(configs)))
-        config = choose(drawn)
-        known = [judges.smooth[c] for c in (*drawn, config) if c in judges.smooth]
-        if config in judges.smooth:
+        drawn = [baseline, *random_draws.sample(others, min(DRAWN - 1, len(others)))]
+        known = [judges.smooth[config] for config in drawn if config in judges.smooth]
+        told += bool(known)
+        if (config := choose(drawn)) in judges.smooth:
             slowdowns.append(judges.smooth[config] / min(known))
-    return statistics.geometric_mean(slowdowns) if slowdowns else None
+    return replace(
+        worth,
+        among_drawn=statistics.geometric_mean(slowdowns) if slowdowns else None,
+        drawn_reached=len(slowdowns) / told if told else None,
+    )
 
 
 def _worth(

@@ -4,6 +4,7 @@ Apart from `tuner.stopping`, which is asked whether it is too little, because a 
 however a search has ended. The figure is made from the table alone: the same after a resume.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from storage.records import TrialRecord
 from tuner.aggregate import ConfigSummary, summarise
 from tuner.goal import objective_of
 from tuner.search.known import fitting_of
-from tuner.space import SearchSpace
+from tuner.space import HardwareConfig, SearchSpace
 
 Array = NDArray[np.float64]
 FEWEST = 8
@@ -54,8 +55,25 @@ class Outlook:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, as precise as one can mean it."""
-    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+    """Return a share in percent, as precise as one can mean it; rounded down.
+
+    A share below a limit of so many tenths of a percent is never shown as that limit.
+    """
+    return "less than 0.1 %" if share < 0.001 else f"{math.floor(1000 * share) / 10:.1f} %"
+
+
+def in_words(records: Sequence[TrialRecord], space: SearchSpace) -> str:
+    """Return what is believed still to be had, or why that is not known."""
+    left = outlook(records, space)
+    if left is not None:
+        return str(left)
+    tried, untried = _tried_and_untried(records, space)
+    if not untried:
+        return "nothing in this space: every config that may fit was tried"
+    number = len(_scored(tried))
+    if number < FEWEST:
+        return f"not known: a model of it needs {FEWEST} scored configs, and there are {number}"
+    return "not known: no config has a score above 0"
 
 
 def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | None:
@@ -65,10 +83,8 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
     ran or was refused, without those that take no less memory than one that ran out of it; one that
     was interrupted is untried.
     """
-    tried = [s for s in summarise(records, with_intervals=False) if s.status != "interrupted"]
-    scored = sorted((s for s in tried if objective_of(s) is not None), key=_score, reverse=True)
-    known = {summary.config for summary in tried}
-    untried = fitting_of([c for c in space.configs() if c not in known], records)
+    tried, untried = _tried_and_untried(records, space)
+    scored = sorted(_scored(tried), key=_score, reverse=True)
     eligible = [s for s in scored if s.eligible] or scored
     if len(scored) < FEWEST or not untried or _score(eligible[0]) <= 0:
         return None
@@ -85,6 +101,18 @@ def outlook(records: Sequence[TrialRecord], space: SearchSpace) -> Outlook | Non
     believed, _ = model.predict([summary.config for summary in eligible[:MOST]])
     gain = expected_excess(*model.predict(untried), float(believed.max()))
     return Outlook(gain, _score(eligible[0]), len(scored), len(untried))
+
+
+def _tried_and_untried(
+    records: Sequence[TrialRecord], space: SearchSpace
+) -> tuple[list[ConfigSummary], list[HardwareConfig]]:
+    tried = [s for s in summarise(records, with_intervals=False) if s.status != "interrupted"]
+    known = {summary.config for summary in tried}
+    return tried, fitting_of([c for c in space.configs() if c not in known], records)
+
+
+def _scored(summaries: Sequence[ConfigSummary]) -> list[ConfigSummary]:
+    return [summary for summary in summaries if objective_of(summary) is not None]
 
 
 def _score(summary: ConfigSummary) -> float:

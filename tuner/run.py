@@ -15,7 +15,7 @@ from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner import warm_start
-from tuner.aggregate import hardware_of
+from tuner.aggregate import hardware_of, summarise, that_count
 from tuner.calibration import (
     budget_env_steps,
     check_traceable,
@@ -29,6 +29,7 @@ from tuner.finalists import export, hold_contest
 from tuner.objective import HARDWARE_ATTR, dashboard_attrs, value_of
 from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
+from tuner.outlook import in_words
 from tuner.references import References
 from tuner.search.sampler import distributions
 from tuner.session import Session
@@ -36,14 +37,26 @@ from tuner.space import config_of
 from tuner.trials import INTERRUPTED, close_search, reason_now, search, wait_for_others
 
 FEASIBLE = (Completed.status, Pruned.status)
+OF_BASELINE = (
+    "device_util",
+    "sps",
+    "mean_return",
+    "gpu_score",
+    "quality_score",
+    "sps_score",
+    "final_score",
+    "goal_score",
+    "seconds_to_target",
+)
+"""What a search knows of the baseline as the mean of its measurements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
-    `outlook` says what is believed still to be had, None where that is not known. `exit_code` and
-    `refusal` say why there are no profiles, if there are none. `is_news` says that there is
+    `outlook` says what is believed still to be had, None of a search that was stopped. `exit_code`
+    and `refusal` say why there are no profiles, if there are none. `is_news` says that there is
     something to publish: not of a study that had ended before, nor before anything was measured,
     nor for a user who asked twice to stop.
     """
@@ -95,10 +108,8 @@ def run(session: Session, crew: Crew) -> Ending:
     if reason == INTERRUPTED:
         return _stopped(session, reason)
     session.say(f"search ended: {reason}")
-    from tuner.outlook import outlook  # scipy: not before there is something to fit
-
-    left = outlook(session.records(), session.config.space())
-    ending = replace(finish(session, reason), outlook=None if left is None else str(left))
+    left = in_words(session.records(), session.config.space())
+    ending = replace(finish(session, reason), outlook=left)
     if ending.exit_code != 5:
         set_study_fact(session.study, "ended", asdict(ending))
     return ending
@@ -127,10 +138,19 @@ def calibrate(session: Session) -> None:
         set_study_fact(study, "environment_notes", list(chance.notes))
         set_study_fact(study, "references", references.as_json())
     if not study.get_trials(deepcopy=False):
-        baseline = session.telemetry.record(name, 0)
-        if baseline is None:
-            raise ValueError("a calibrated study must have the record of its baseline")
-        _add_baseline(session, baseline)
+        _add_baseline(session, _mean_record([r for r in session.records() if r.trial == 0]))
+
+
+def _mean_record(records: Sequence[TrialRecord]) -> TrialRecord:
+    """Return one record for several measurements of the baseline: the first that counts, of means.
+
+    A search starts from what the baseline is worth: one measurement may have been disturbed.
+    """
+    first = next(iter(that_count(records)), None)
+    if first is None:
+        raise ValueError("a calibrated study must have the record of its baseline")
+    (summary,) = summarise(records, with_intervals=False)
+    return replace(first, **{name: getattr(summary, name) for name in OF_BASELINE})
 
 
 def _add_baseline(session: Session, record: TrialRecord) -> None:

@@ -126,6 +126,10 @@ class SearchSpace:
         """Return the same as a set, made once for equal spaces."""
         return _config_set(self)
 
+    def config_of(self, params: Mapping[str, Any]) -> HardwareConfig | None:
+        """Return the config in a trial's parameters, whatever else is among them; None of none."""
+        return config_of({name: params[name] for name in self.choices() if name in params})
+
 
 @lru_cache(maxsize=8)
 def _configs(space: SearchSpace) -> tuple[HardwareConfig, ...]:

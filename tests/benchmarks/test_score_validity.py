@@ -1,6 +1,7 @@
 """What scores are worth: on a made-up table, and the choice of weights on figures made by hand."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,22 @@ from grid import Grid
 from replay_cut import cut, without_milestones
 from replay_half import halves
 from score_validity import DEFAULTS, choose, in_words, result, simplex
-from validity import Choice, Truth, Validity, mean_of, repeatability, smoothed, truth_of, validities
+from validity import (
+    DRAWN,
+    DRAWS,
+    Choice,
+    Truth,
+    Validity,
+    _among_drawn,
+    mean_of,
+    repeatability,
+    smoothed,
+    truth_of,
+    validities,
+)
 
 from tests.benchmarks.made_up_grid import OPTIMUM, made_up_grid, quality
-from tuner.space import SearchSpace
+from tuner.space import CPU_BASELINE, HardwareConfig, SearchSpace
 
 SPACE = SearchSpace((16, 64, 256), (16, 64), (2, 4), (2, 4))
 DEFAULT = DEFAULTS[0]
@@ -113,9 +126,9 @@ def test_times_are_of_the_ways_in_which_the_target_is_reached() -> None:
     assert "0.50                                      0%" in in_words(found)
 
 
-def test_repeat_against_repeat_is_how_the_halves_agree(grid: Grid) -> None:
+def test_half_against_half_is_how_they_agree(grid: Grid) -> None:
     quiet, loud = (
-        repeatability([truth_of(half) for half in halves(one)])
+        repeatability([truth_of(half) for half in halves(one)], CPU_BASELINE)
         for one in (grid, made_up_grid(SPACE, noise=0.3))
     )
     assert quiet.correlation is not None
@@ -127,18 +140,42 @@ def test_true_times_choose_the_soonest_where_nothing_is_noisy_and_are_unlucky_el
     first, second = SPACE.configs()[:2]
     seconds = {first: 1.0, second: 2.0}
     quiet = Truth({first: 2.0, second: 1.0}, seconds, seconds)
-    assert repeatability([quiet, quiet]) == Validity(pytest.approx(1.0), *[1.0] * 5)
+    assert repeatability([quiet, quiet], first) == Validity(pytest.approx(1.0), *[1.0] * 6)
     other = {first: 4.0, second: 2.0}
-    unlucky = repeatability([quiet, Truth({first: 1.0, second: 2.0}, other, other)])
+    unlucky = repeatability([quiet, Truth({first: 1.0, second: 2.0}, other, other)], first)
     twice = pytest.approx(2.0)
-    assert unlucky == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 1.0, among_drawn=twice)
+    assert unlucky == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 1.0, twice, 1.0)
     never = Truth({first: 1.0, second: 2.0}, {}, {})
     # Of two ways the one has nobody who reached the target, the other nobody to choose.
-    assert repeatability([quiet, never]) == Validity(pytest.approx(-1.0))
+    worthless = repeatability([quiet, never], first)
+    assert worthless == Validity(pytest.approx(-1.0), drawn_reached=0.0)
     only = {second: 2.0}
     # The one chooses what did not reach the target again, the other what took twice as long.
-    once = repeatability([quiet, Truth({first: 1.0, second: 2.0}, only, only)])
-    assert once == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 0.5, among_drawn=twice)
+    once = repeatability([quiet, Truth({first: 1.0, second: 2.0}, only, only)], first)
+    assert once == Validity(pytest.approx(-1.0), 2.0, 1.0, 2.0, 0.5, twice, 0.5)
+
+
+def test_what_is_drawn_always_holds_the_baseline_which_may_be_the_soonest() -> None:
+    baseline, *others = SPACE.configs()
+    seconds = dict.fromkeys(others, 2.0) | {baseline: 1.0}
+    reached = Truth({}, seconds, seconds)
+    asked: list[set[HardwareConfig]] = []
+
+    def never_the_baseline(configs: Iterable[HardwareConfig]) -> HardwareConfig:
+        asked.append(set(configs))
+        return max(configs)
+
+    worth = _among_drawn(
+        Validity(0.5), never_the_baseline, SPACE.configs(), reached, baseline=baseline
+    )
+    assert (worth.among_drawn, worth.drawn_reached) == (pytest.approx(2.0), 1.0)
+    assert len(asked) == DRAWS
+    assert all(baseline in drawn and len(drawn) == DRAWN for drawn in asked)
+    # A choice that did not reach the return is no time, and is told.
+    half = Truth({}, {}, dict.fromkeys(SPACE.configs()[::2], 1.0))
+    some = _among_drawn(Validity(), never_the_baseline, SPACE.configs(), half, baseline=baseline)
+    assert some.drawn_reached is not None
+    assert 0.0 <= some.drawn_reached < 1.0
 
 
 def test_on_a_table_where_learning_decides_its_weight_orders_best(grid: Grid) -> None:
@@ -162,7 +199,7 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
     found = result({"one": one, "other": other}, worths, environments)
     assert found["left_out"]["one"][1] == {
         "share": 1.0, "weights": list(DEFAULT), "correlation": 0.85, "slowdown": 2.0,
-        "at_least": 1.5, "at_most": 2.5, "reached": 1.0, "among_drawn": None,
+        "at_least": 1.5, "at_most": 2.5, "reached": 1.0, "among_drawn": None, "drawn_reached": None,
     }  # fmt: skip
     assert [row["correlation"] for row in found["left_out"]["other"]] == [0.20, 0.60]
     # (0.80 + 0.70) / 2 and (0.85 + 0.95) / 2: the default, for either budget.
@@ -183,10 +220,10 @@ def test_the_weights_that_order_best_are_chosen_and_tested_on_the_other() -> Non
 
 def test_of_weights_that_order_alike_the_quickest_is_chosen() -> None:
     # Of the whole table it is one config that is lucky: the mean over draws decides.
-    slow = Validity(0.80, 1.0, reached=1.0, among_drawn=1.5)
-    quick = Validity(0.79, 2.0, reached=1.0, among_drawn=1.2)
-    once = Validity(0.80, 1.1, reached=0.5, among_drawn=1.0)
-    worse = Validity(0.75, 1.0, reached=1.0, among_drawn=1.0)
+    slow = Validity(0.80, 1.0, among_drawn=1.5, drawn_reached=1.0)
+    quick = Validity(0.79, 2.0, among_drawn=1.2, drawn_reached=1.0)
+    once = Validity(0.80, 1.1, among_drawn=1.0, drawn_reached=0.5)
+    worse = Validity(0.75, 1.0, among_drawn=1.0, drawn_reached=1.0)
     found = {(1.0, w): v for w, v in zip(simplex(0.2), (slow, quick, once, worse), strict=False)}
     assert found[choose([found], 1.0)] == quick
     assert choose([{(1.0, DEFAULT): Validity()}], 1.0) is None
@@ -204,4 +241,4 @@ def test_the_budget_is_the_shortest_that_is_enough_on_every_table() -> None:
         told = result(found, {"one": Validity(0.5), "other": Validity(highest)}, names)
         assert told["budget"] == budget
         words = "none" if budget is None else f"{budget:.1%}"
-        assert f"0.9 of repeat against repeat on every table: {words}" in in_words(told)
+        assert f"0.9 of half against half on every table: {words}" in in_words(told)

@@ -9,7 +9,7 @@ import pytest
 from storage.records import TrialRecord
 from tests.benchmarks.made_up_grid import quality, update_s
 from tests.tuner.measurements import failure, record
-from tuner.outlook import FEWEST, expected_excess, outlook
+from tuner.outlook import FEWEST, expected_excess, in_words, outlook, percent
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.stopping import reason_to_stop
 
@@ -49,6 +49,20 @@ def test_nothing_is_said_of_few_configs_nor_of_an_exhausted_space() -> None:
     assert outlook(scored(CONFIGS[: FEWEST - 1]), SPACE) is None
     assert outlook(scored(CONFIGS), SPACE) is None
     assert outlook([failure(n, "oom") for n in range(12)], SPACE) is None
+
+
+def test_why_nothing_is_said_is_said() -> None:
+    few = in_words(scored(CONFIGS[: FEWEST - 1]), SPACE)
+    assert few == f"not known: a model of it needs {FEWEST} scored configs, and there are 7"
+    assert in_words(scored(CONFIGS), SPACE).startswith("nothing in this space")
+    known = scored(CONFIGS[12:])
+    assert in_words(known, SPACE) == str(outlook(known, SPACE))
+
+
+def test_a_share_below_a_limit_is_not_shown_as_the_limit() -> None:
+    assert percent(0.00999) == "0.9 %"
+    assert percent(0.01) == "1.0 %"
+    assert percent(0.0009) == "less than 0.1 %"
 
 
 def test_what_does_not_fit_is_not_to_be_had() -> None:

@@ -6,16 +6,18 @@ whose batch does not divide is never tried, and no trial is spent on a config th
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.heartbeat import is_dead_here
+from storage.studies import study_facts
 from tuner.errors import UsageError
 from tuner.space import HardwareConfig, SearchSpace, config_of
 
@@ -35,6 +37,8 @@ LOOK_S = 1.0
 
 _TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
 """Failed trials are not in it: Optuna learns nothing from them, and what failed is tried again."""
+MOST_FAILURES = 2
+"""Failed trials of a config after which it is given up: the first may not have been its fault."""
 
 
 def make_sampler(name: str, space: SearchSpace, *, seed: int) -> "HardwareSampler":
@@ -73,25 +77,36 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 
 def untried(study: Study, space: SearchSpace) -> list[HardwareConfig]:
     """Return the valid configs that no finished, running or queued trial has, in order."""
-    tried = _tried(study.get_trials(deepcopy=False))
+    tried = tried_of(study.get_trials(deepcopy=False), space)
     return [config for config in space.configs() if config not in tried]
 
 
 def num_untried(trials: Iterable[FrozenTrial], space: SearchSpace) -> int:
     """Return how many configs `untried` returns, without a walk through the space."""
     configs = space.config_set()
-    return len(configs) - len(configs & _tried(trials))
+    return len(configs) - len(configs & tried_of(trials, space))
 
 
-def _tried(trials: Iterable[FrozenTrial]) -> set[HardwareConfig | None]:
+def tried_of(trials: Iterable[FrozenTrial], space: SearchSpace) -> set[HardwareConfig | None]:
     """Return what finished, running and queued trials have; `None` is of those without a config."""
-    tried = set()
-    for trial in trials:
-        if trial.state not in _TAKEN:
-            continue
-        queued = trial.system_attrs.get("fixed_params", {})
-        tried.add(config_of({**queued, **trial.params}))
-    return tried
+    return {suggested(trial, space) for trial in trials if trial.state in _TAKEN}
+
+
+def given_up(
+    study: Study, trials: Iterable[FrozenTrial], space: SearchSpace
+) -> set[HardwareConfig]:
+    """Return the configs that failed again and again; none in a study of tuner's.
+
+    There a config that crashes twice ends as a pruned trial, and a failed one is no fault of it.
+    """
+    failed = Counter(suggested(t, space) for t in trials if t.state == TrialState.FAIL)
+    again = {config for config, times in failed.items() if config and times >= MOST_FAILURES}
+    return set() if again and "references" in study_facts(study) else again
+
+
+def suggested(trial: FrozenTrial, space: SearchSpace) -> HardwareConfig | None:
+    """Return the config that a trial has, or will have when it is taken from the queue."""
+    return space.config_of({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
 
 class SpaceExhausted(Exception):
@@ -101,7 +116,8 @@ class SpaceExhausted(Exception):
 class HardwareSampler(BaseSampler):
     """Asks an inner sampler until it proposes a valid, untried config; else draws one uniformly.
 
-    Usable in any Optuna study whose objective suggests the `choices` of a `SearchSpace` in order.
+    Usable in any Optuna study whose objective suggests the `choices` of a `SearchSpace` in order,
+    and after them whatever else it likes, which is drawn uniformly.
     """
 
     def __init__(
@@ -112,10 +128,12 @@ class HardwareSampler(BaseSampler):
         self._inner = inner
         self._in_order = in_order
         self._random = random.Random(seed)
+        self._others = RandomSampler(seed=seed)
 
     def reseed_rng(self) -> None:
         """Take fresh random states, as Optuna asks of a sampler in a new worker."""
         self._random = random.Random()
+        self._others.reseed_rng()
         if self._inner is not None:
             self._inner.reseed_rng()
 
@@ -136,13 +154,13 @@ class HardwareSampler(BaseSampler):
         if fixed:  # a process that was killed while it suggested has queued a part of a config
             configs = frozenset(c for c in configs if c.params().items() >= fixed.items())
         trials = study.get_trials(deepcopy=False)
-        left = configs - _tried(trials)
+        left = configs - tried_of(trials, self._space) - given_up(study, trials, self._space)
         proposals = (c for c in self._proposed(study, trial, search_space) if c in left)
         names = list(search_space)
         if _choosing(trials, trial, names):
             # The sampler thinks before it is this worker's turn: those behind it wait for less.
             first = next(proposals, None) if left else None
-            left -= _tried(_once_earlier_ones_chose(study, trial, names))
+            left -= tried_of(_once_earlier_ones_chose(study, trial, names), self._space)
             if first in left:
                 return first.params()
         if not left:
@@ -172,12 +190,16 @@ class HardwareSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Refuse: a dimension drawn by itself could make a config that was measured already.
+        """Draw what is no dimension of the space uniformly.
+
+        A dimension drawn by itself could make a config that was measured already.
 
         Raises:
-            SpaceExhausted: nothing is left to propose.
+            SpaceExhausted: a dimension is asked for, and nothing is left to propose.
         """
-        raise SpaceExhausted("every config of the space is taken")
+        if param_name in self._space.choices():
+            raise SpaceExhausted("every config of the space is taken")
+        return self._others.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Let the inner sampler prepare."""

@@ -3,10 +3,16 @@
 In a study of tuner's it knows what the score is made of, and expects something of every config as
 soon as the baseline is measured. Usable in any other Optuna study whose objective suggests the
 dimensions of a space: it then models the value alone, and the speed where trials carry the user
-attribute `sps` (env-steps per second).
+attribute `sps` (env-steps per second). What was pruned, violates a constraint, has no finite value
+or failed twice is there taken for as bad as the worst value that was seen.
+
+Made by `tuner.search.sampler.make_sampler`, which sees to it that queued configs are respected and
+that no two workers try the same one.
 """
 
+import math
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +26,11 @@ from storage.studies import study_facts
 from tuner.aggregate import hardware_of
 from tuner.references import References
 from tuner.search.expectation import PRIORS, Measured, Priors, ScoreModel
-from tuner.search.known import KnownRecords, fitting_of
+from tuner.search.known import OUT_OF_MEMORY, KnownRecords, fitting_of
 from tuner.search.model import Array, expected_improvement
-from tuner.search.sampler import distributions
+from tuner.search.sampler import distributions, given_up, suggested, tried_of
 from tuner.search.surrogate import Scale, Surrogate
-from tuner.space import HardwareConfig, SearchSpace, config_of
+from tuner.space import HardwareConfig, SearchSpace
 
 STARTUP = 5
 """Trials that are spread over the space before the value alone is modelled."""
@@ -34,7 +40,8 @@ CANDIDATES = 4_000
 """Untried configs that are compared; of more so many at random, or a proposal takes seconds."""
 MOST_VALUES = 100
 """Values that the value alone is modelled from; of more the best: its lengths are fitted anew."""
-DIVERGED = "diverged"
+LOST = ("diverged", "timeout", "crashed")
+"""Ends of trials whose config does not work here, whatever its memory."""
 LEAST = 1e-6
 """What a score counts for beside its gain: it decides where nothing is expected to gain."""
 
@@ -71,8 +78,8 @@ class StructuredSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Return the config to try next; {} when all have been tried."""
         trials = study.get_trials(deepcopy=False)
-        known = [t for t in trials if _has_config(t)]
-        tried = {_config(t) for t in known if t.state != TrialState.FAIL}
+        failed = given_up(study, trials, self._space)
+        tried = tried_of(trials, self._space) | failed
         records = self._known.of(trials)
         untried = [config for config in self._configs if config not in tried]
         # Where none is left that may fit, the others are refused one by one.
@@ -85,11 +92,13 @@ class StructuredSampler(BaseSampler):
             return self._most_promising(trials, records, references, priors, untried).params()
         places = {config: i for i, config in enumerate(self._configs)}
         left = [places[config] for config in untried]
-        seen = [t for t in known if t.state == TrialState.COMPLETE and _config(t) in places]
+        seen = {c: t for t in trials if _has_worked(t) and (c := self._config_of(t)) in places}
         taken = [places[c] for c in tried if c in places]
         if len(seen) < STARTUP:
             return self._configs[self._spread(left, taken)].params()
-        lost = [c for r in records if r.status == DIVERGED and (c := hardware_of(r)) in places]
+        too_large = {hardware_of(r) for r in records if r.status in OUT_OF_MEMORY}
+        ended = [c for t in trials if t.state.is_finished() and (c := self._config_of(t)) in places]
+        lost = [c for c in ended if c in tried and c not in seen and c not in too_large]
         return self._configs[self._promising(study, seen, lost, left)].params()
 
     def sample_independent(
@@ -114,8 +123,7 @@ class StructuredSampler(BaseSampler):
         running = [
             config
             for trial in trials
-            if trial.state == TrialState.RUNNING
-            and (config := config_of(_params(trial))) is not None
+            if trial.state == TrialState.RUNNING and (config := self._config_of(trial)) is not None
         ]
         measured = [parts for record in records if (parts := _parts(record)) is not None]
         model = ScoreModel(references.scores(), measured, running, priors=priors)
@@ -129,6 +137,9 @@ class StructuredSampler(BaseSampler):
         worth = gain / _cost(model.sps(fitting)) + LEAST * drawn.mean(axis=1)
         return fitting[int(np.argmax(worth))]
 
+    def _config_of(self, trial: FrozenTrial) -> HardwareConfig | None:
+        return suggested(trial, self._space)
+
     def _spread(self, left: list[int], taken: list[int]) -> int:
         """Return a config far from those that were tried, one of the farthest at random."""
         if not taken:
@@ -141,19 +152,20 @@ class StructuredSampler(BaseSampler):
     def _promising(
         self,
         study: optuna.Study,
-        seen: list[FrozenTrial],
+        seen: Mapping[HardwareConfig, FrozenTrial],
         lost: list[HardwareConfig],
         left: list[int],
     ) -> int:
         """Return the config of most promise; those `lost` are as bad as the worst that was seen."""
         sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
-        seen = sorted(seen, key=lambda t: sign * _value(t))[-MOST_VALUES:]
-        values = [sign * _value(t) for t in seen]
+        best = sorted(seen.items(), key=lambda item: sign * _value(item[1]))[-MOST_VALUES:]
+        values = [sign * _value(trial) for _, trial in best]
         lost = lost[-MOST_VALUES:]
         targets = np.array(values + [min(values)] * len(lost))
         candidates = [self._configs[i] for i in left]
-        rates = [t.user_attrs.get("sps") for t in seen] + [None] * len(lost)
-        model = Surrogate(self._scale, [*map(_config, seen), *lost], targets, rates)
+        rates = [trial.user_attrs.get("sps") for _, trial in best] + [None] * len(lost)
+        configs = [*(config for config, _ in best), *lost]
+        model = Surrogate(self._scale, configs, targets, rates)
         mean, deviation = model.predict(candidates)
         gain = expected_improvement(mean, deviation, float(targets.max()))
         if model.speed is not None:
@@ -182,25 +194,19 @@ def _references(facts: dict[str, Any]) -> References | None:
 
 
 def _parts(record: TrialRecord) -> Measured | None:
-    """Return what a record says of its config; one that diverged has learned nothing."""
-    quality = 0.0 if record.status == DIVERGED else record.quality_score
+    """Return what a record says of its config; what did not work has learned nothing."""
+    quality = 0.0 if record.status in LOST else record.quality_score
     parts = (record.device_util, quality, record.sps)
     return None if parts == (None, None, None) else Measured(hardware_of(record), *parts)
 
 
-def _has_config(trial: FrozenTrial) -> bool:
-    return config_of(_params(trial)) is not None
-
-
-def _config(trial: FrozenTrial) -> HardwareConfig:
-    config = config_of(_params(trial))
-    if config is None:
-        raise ValueError(f"a known trial must have a config, but {trial.number} has none")
-    return config
-
-
-def _params(trial: FrozenTrial) -> dict[str, Any]:
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+def _has_worked(trial: FrozenTrial) -> bool:
+    """Whether a trial has a value to learn from, of a config that violates no constraint."""
+    return (
+        trial.state == TrialState.COMPLETE
+        and math.isfinite(_value(trial))
+        and all(violated <= 0 for violated in trial.constraints.values())
+    )
 
 
 def _value(trial: FrozenTrial) -> float:
