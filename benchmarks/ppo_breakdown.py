@@ -3,11 +3,12 @@
     .venv/bin/python benchmarks/ppo_breakdown.py                       three configs on a CPU
     .venv/bin/python benchmarks/ppo_breakdown.py --config 512,128,4,4  another one
 
-Every part is compiled alone and run on a real rollout's arrays, as often as an update does, in
-turns with the whole update and the bare products: the machine's speed wanders over minutes, and
-the least time of each counts. What the whole update takes beyond the sum is "rest": metrics,
-normalising advantages, and what the compiler does differently when the parts stand together (less
-than nothing, where that is quicker). On a CPU: one pinned core, CPU-seconds.
+Every part is compiled alone and run on a real rollout's arrays, as often as an update does, several
+updates' worth in one program, in turns with the whole update and the bare products: the machine's
+speed wanders over minutes, and the least time of each counts. What the whole update takes beyond
+the sum is "rest": metrics, normalising advantages, and what the compiler does differently when the
+parts stand together (less than nothing, where that is quicker). On a CPU: one pinned core,
+CPU-seconds.
 """
 
 import os
@@ -46,17 +47,16 @@ CONFIGS = {
 BUDGET_S, QUICK_BUDGET_S = 3.0, 0.5
 """How long a part is repeated in all; the least time of its repetitions counts."""
 TURNS = 5
-UPDATES = 2
-"""Updates in the program whose total is timed: a carry goes from one to the next."""
+ROWS = 65_536
+"""Rows that a timed program goes through, or two updates: to start one may take a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the update: what to run, and how often an update does that."""
+    """A piece of the update, and a program that does what `updates_of` updates do of it."""
 
     name: str
     run: Callable[[], Any]
-    times: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,11 @@ def main() -> None:
     deliver(document, table_of(document), arguments)
 
 
+def updates_of(config: PPOConfig) -> int:
+    """Return how many updates, or the same part of so many, are in a timed program."""
+    return max(2, ROWS // config.batch_size)
+
+
 def setting_of(numbers: tuple[int, ...]) -> Setting:
     """Build PPO for four numbers."""
     num_envs, num_steps, num_minibatches, num_epochs = numbers
@@ -124,7 +129,7 @@ def take_apart(setting: Setting, clock: Callable[[], float], budget_s: float) ->
     for turn in range(TURNS):
         say(f"{config.num_envs}x{config.num_steps}: turn {turn + 1} of {TURNS}")
         for part in (whole, *parts):
-            least = part.times * best_seconds(part.run, clock, budget_s=budget_s / TURNS)
+            least = best_seconds(part.run, clock, budget_s=budget_s / TURNS) / updates_of(config)
             seconds[part.name] = min(least, seconds.get(part.name, least))
         floors.append(
             measure_floor(products, copied=copied, clock=clock, budget_s=budget_s / 10 / TURNS)
@@ -157,7 +162,7 @@ def whole_update(setting: Setting) -> tuple[Part, Carry]:
 
     The carry of `setting` is donated.
     """
-    num_updates, held = jnp.int32(UPDATES), setting.carry
+    num_updates, held = jnp.int32(updates_of(setting.config)), setting.carry
     block = jax.jit(block_fn(setting.ppo.update_fn), donate_argnums=0)
     compiled = block.lower(held, num_updates).compile()
 
@@ -167,7 +172,7 @@ def whole_update(setting: Setting) -> tuple[Part, Carry]:
         jax.block_until_ready((held, sums))
 
     run()
-    return Part("update", run, 1 / UPDATES), jax.tree.map(jnp.copy, held)
+    return Part("update", run), jax.tree.map(jnp.copy, held)
 
 
 def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
@@ -193,27 +198,47 @@ def parts_of(setting: Setting) -> tuple[Batch, list[Part]]:
         lambda leaf: leaf[order].reshape(-1, setting.ppo.microbatch, *leaf.shape[1:]), batch
     )
     grads = jax.tree.map(jnp.ones_like, carry.params)
-    epochs = config.num_epochs
-    return batch, [
-        _part("rollout", collect, (carry, key)),
-        _part("advantage", advantages, (carry, envs.obs, rollout)),
-        _part("shuffle", lambda key: shuffle(key, config.batch_size), (key,), times=epochs),
-        _part("side_by_side", side_by_side, (batch,)),
-        _part("gather", _gather_epoch, (side_by_side(batch), order), times=epochs),
-        _part("forward_backward", _gradient_epoch(config), (carry, chunks), times=epochs),
-        _part("optimiser", _optimiser_epoch(config), (carry, grads), times=epochs),
-    ]
+    orders = jnp.concatenate([order] * config.num_epochs)
+    pieces: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "rollout": (collect, (carry, key)),
+        "advantage": (advantages, (carry, envs.obs, rollout)),
+        "shuffle": (_shuffles(config), (jax.random.split(key, config.num_epochs),)),
+        "side_by_side": (side_by_side, (batch,)),
+        "gather": (_gather, (side_by_side(batch), orders)),
+        "forward_backward": (_gradients(config), (carry, chunks)),
+        "optimiser": (_optimiser_steps(config), (carry, grads)),
+    }
+    updates = updates_of(config)
+    return batch, [_part(name, *piece, updates) for name, piece in pieces.items()]
 
 
 def _part(
-    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], *, times: int = 1
+    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], updates: int
 ) -> Part:
-    compiled = jax.jit(function).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
-    return Part(name, lambda: jax.block_until_ready(compiled(*arguments)), times)
+    """Return a part whose program does what so many updates do of it, one after another."""
+
+    def program(arguments: tuple[Any, ...]) -> Any:
+        nothing = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *arguments)
+        )
+
+        def again(_: int, held: Any) -> Any:
+            # Behind the barrier nobody knows that arguments stay: none is computed once for all.
+            return jax.lax.optimization_barrier((held[0], function(*held[0])))
+
+        return jax.lax.fori_loop(0, updates, again, (arguments, nothing))[1]
+
+    compiled = jax.jit(program).lower(arguments).compile()
+    jax.block_until_ready(compiled(arguments))
+    return Part(name, lambda: jax.block_until_ready(compiled(arguments)))
 
 
-def _gather_epoch(rows: Rows, order: jax.Array) -> Batch:
+def _shuffles(config: PPOConfig) -> Callable[[jax.Array], jax.Array]:
+    """Return the shuffles of all epochs, of a key each."""
+    return lambda keys: jax.lax.map(lambda key: shuffle(key, config.batch_size), keys)
+
+
+def _gather(rows: Rows, order: jax.Array) -> Batch:
     """Gather every minibatch in turn; each overwrites the one before, so that none is left out."""
 
     def gather(last: Batch, indices: jax.Array) -> tuple[Batch, None]:
@@ -225,27 +250,30 @@ def _gather_epoch(rows: Rows, order: jax.Array) -> Batch:
     return minibatch
 
 
-def _gradient_epoch(config: PPOConfig) -> Callable[[Carry, Batch], Any]:
-    """Return the gradients of all chunks of an epoch, summed, at parameters that stay."""
+def _gradients(config: PPOConfig) -> Callable[[Carry, Batch], Any]:
+    """Return the gradients of all chunks of all epochs, summed, at parameters that stay."""
 
-    def epoch(carry: Carry, chunks: Batch) -> Any:
+    def all_epochs(carry: Carry, chunks: Batch) -> Any:
         def gradient(rows: Batch) -> Any:
             return jax.grad(ppo_loss, has_aux=True)(carry.params, rows, carry.hyperparams, config)
 
         def accumulate(total: Any, rows: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(rows)), None
 
+        def epoch(total: Any, _: None) -> tuple[Any, None]:
+            return jax.lax.scan(accumulate, total, chunks)[0], None
+
         shapes = jax.eval_shape(gradient, jax.tree.map(lambda leaf: leaf[0], chunks))
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.scan(accumulate, nothing, chunks)[0]
+        return jax.lax.scan(epoch, nothing, None, length=config.num_epochs)[0]
 
-    return epoch
+    return all_epochs
 
 
-def _optimiser_epoch(config: PPOConfig) -> Callable[[Carry, Any], Any]:
-    """Return the optimiser's steps of an epoch, on one gradient."""
+def _optimiser_steps(config: PPOConfig) -> Callable[[Carry, Any], Any]:
+    """Return all steps of the optimiser, on one gradient."""
 
-    def epoch(carry: Carry, grads: Any) -> Any:
+    def steps(carry: Carry, grads: Any) -> Any:
         def step(state: Any, _: None) -> tuple[Any, None]:
             params, opt_state = state
             # Scaled by a parameter, so that nothing can be computed once for all steps.
@@ -254,9 +282,10 @@ def _optimiser_epoch(config: PPOConfig) -> Callable[[Carry, Any], Any]:
             return (optax.apply_updates(params, updates), opt_state), None
 
         start = (carry.params, carry.opt_state)
-        return jax.lax.scan(step, start, None, length=config.num_minibatches)[0]
+        length = config.num_epochs * config.num_minibatches
+        return jax.lax.scan(step, start, None, length=length)[0]
 
-    return epoch
+    return steps
 
 
 def table_of(document: dict[str, Any]) -> str:

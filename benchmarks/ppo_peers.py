@@ -60,7 +60,8 @@ DIFFERENCES = {
         "whole trajectories shuffled, not rows; advantages computed anew in every minibatch from "
         "present values, and no values in the rollout; tanh-normal action whose sign chooses "
         "CartPole's direction, since brax has no discrete actions; an episode restarts from the "
-        "state its environment first started from; value loss not clipped; train() compiles "
+        "state its environment first started from; a step that a time limit cuts has no advantage; "
+        "value loss not clipped; train() compiles "
         "twice, and its two first epochs are taken off at the measured rate; the function "
         "jax.device_put_replicated, which jax 0.10 removed and it calls, is stood in for"
     ),
@@ -296,6 +297,12 @@ def table_of(document: dict[str, Any]) -> str:
             + f"; {_number(row['compile_ratio_to_fastest'], '.2f')}"
         )
     geomean = _number(document["geomean_ratio"], ".2f")
+    lines += [
+        f"{name} failed at {row['num_envs']},{row['num_steps']}: {peer['error']}"
+        for row in document["configs"]
+        for name, peer in row["peers"].items()
+        if "error" in peer
+    ]
     lines += [f"geometric mean of the ratios to the best peer of each config: {geomean}", ""]
     lines += [f"{name}: {text}" for name, text in document["differences"].items()]
     return "\n".join(lines)

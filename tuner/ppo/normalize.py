@@ -14,11 +14,16 @@ from tuner.ppo.types import Hyperparams, ReturnStats, RunningStats
 
 OBS_CLIP = 10.0
 """Normalised observations are cut to ± this: a component that hardly varied may jump later."""
+REWARD_CLIP = 10.0
+"""Scaled rewards are, too, as in OpenAI's baselines: the first one after many zeros is enormous."""
 VARIANCE_EPS = 1e-8
 
 
 def fresh_stats(shape: tuple[int, ...]) -> RunningStats:
-    """Return statistics of nothing: mean 0 and variance 1, so that they change no value."""
+    """Return statistics of nothing: mean 0 and variance 1, which change no value within the clip.
+
+    A first update so sees raw observations, cut to ± `OBS_CLIP` as any.
+    """
     return RunningStats(
         num_values=jnp.zeros((), jnp.float32),
         mean=jnp.zeros(shape, jnp.float32),
@@ -71,7 +76,7 @@ def scale_reward(
     *,
     hyperparams: Hyperparams,
 ) -> tuple[ReturnStats, Float[Array, "T B"]]:
-    """Return the merged statistics, and the rewards over the deviation of discounted returns.
+    """Return the merged statistics, and the rewards over the deviation of discounted returns, cut.
 
     Args:
         stats: Of all rewards before.
@@ -90,4 +95,4 @@ def scale_reward(
     discounted, returns = jax.lax.scan(discount, stats.discounted, (reward, done))
     merged = merge(stats.stats, returns)
     scaled = reward * jax.lax.rsqrt(merged.variance + VARIANCE_EPS)
-    return ReturnStats(merged, discounted), scaled
+    return ReturnStats(merged, discounted), jnp.clip(scaled, -REWARD_CLIP, REWARD_CLIP)

@@ -15,21 +15,23 @@ MOST_ENV_STEPS = 2**32 - 1
 def scheduled(
     hyperparams: Hyperparams, env_steps: Int[Array, ""], config: PPOConfig
 ) -> Hyperparams:
-    """Return the hyperparameters of one update, with the learning rate of its first env-step.
+    """Return the hyperparameters of one update, with the learning rate of its middle env-step.
 
     `linear`: the rate at env-step n is `learning_rate · max(0, 1 − n / lr_anneal_env_steps)`. All
-    gradient steps of an update have the rate of the env-steps learned from before it, so the last
-    update before the end still learns. From the end on the rate is 0: updates beyond the budget
-    cost what they always cost, and leave the trained policy as it is.
+    gradient steps of an update have the rate of the middle of its env-steps: however long updates
+    are, their rates up to the end then have the same mean, and the last update before it still
+    learns. Beyond the end the rate is 0: updates cost what they always cost, and leave the trained
+    policy as it is.
 
     Args:
         hyperparams: As the carry holds them; `learning_rate` is the rate at the start.
         env_steps: Env-steps learned from so far.
-        config: Uses `lr_schedule`.
+        config: Uses `lr_schedule` and the size of a batch.
     """
     if config.lr_schedule == "constant":
         return hyperparams
-    progress = env_steps.astype(jnp.float32) / hyperparams.lr_anneal_env_steps
+    middle = env_steps.astype(jnp.float32) + config.batch_size / 2
+    progress = middle / hyperparams.lr_anneal_env_steps
     remaining: Float[Array, ""] = jnp.maximum(0.0, 1.0 - progress)
     return hyperparams._replace(learning_rate=hyperparams.learning_rate * remaining)
 

@@ -11,7 +11,7 @@ import pytest
 from envs.base import ActionSpace, Box, Discrete
 from tests.tuner.ppo.reference import Network, Reference, Rows
 from tuner.ppo.distributions import action_noise
-from tuner.ppo.networks import init_params, policy_of
+from tuner.ppo.networks import init_params, policy_of, value_of
 from tuner.ppo.shuffle import shuffle
 from tuner.ppo.types import MLP, Batch, Hyperparams, Params, PPOConfig
 from tuner.ppo.update import Learner, learn, optimizer
@@ -129,11 +129,16 @@ def test_cutting_a_minibatch_up_changes_nothing_that_is_learned(case: str) -> No
         assert np.allclose(one, other, rtol=0, atol=1e-6)
 
 
-def test_the_batches_clip_ratios_and_values() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_the_batches_clip_ratios_and_values(case: str) -> None:
     # Otherwise the cases above would leave both clips untried.
-    config = config_of(32, clip_value_loss=True)
-    params = random_params(BOX, config)
-    batch = random_batch(BOX, params, config, masked=False, seed=0)
-    policy = policy_of(params, batch.obs, config)
+    space, masked, clip_value_loss = CASES[case]
+    config = config_of(32, clip_value_loss=clip_value_loss)
+    params = random_params(space, config)
+    batch = random_batch(space, params, config, masked=masked, seed=0)
+    policy = policy_of(params, batch.obs, config, mask=batch.mask)
     ratio = jnp.exp(policy.log_prob(batch.action) - batch.log_prob)
     assert 0.2 < float((jnp.abs(ratio - 1) > 0.2).mean()) < 0.8
+    if batch.value is not None:
+        change = value_of(params, batch.obs, config) - batch.value
+        assert 0.5 < float((jnp.abs(change) > 0.2).mean()) < 1.0

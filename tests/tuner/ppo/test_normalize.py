@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tuner.ppo.normalize import (
     OBS_CLIP,
+    REWARD_CLIP,
     fresh_return_stats,
     fresh_stats,
     merge,
@@ -62,9 +63,19 @@ def test_observations_by_hand() -> None:
     assert normalize_obs(None, obs) is obs
 
 
-def test_fresh_statistics_change_no_observation() -> None:
+def test_fresh_statistics_only_cut_observations() -> None:
     obs = jax.random.normal(jax.random.key(0), (5, 2, 3))
     assert jnp.allclose(normalize_obs(fresh_stats((2, 3)), obs), obs, atol=1e-6)
+    assert normalize_obs(fresh_stats((1,)), jnp.array([[4000.0]])).item() == OBS_CLIP
+
+
+def test_a_reward_after_many_zeros_is_cut() -> None:
+    # 9,999 zeros and a one at an episode's end: deviation about 0.01, so that it would become 100.
+    reward = jnp.zeros((100, 100)).at[-1, -1].set(1.0)
+    done = jnp.ones((100, 100), bool)
+    _, scaled = scale_reward(fresh_return_stats(100), reward, done, hyperparams=Hyperparams())
+    assert scaled.max() == REWARD_CLIP
+    assert scaled.min() == 0.0
 
 
 def test_rewards_by_hand() -> None:

@@ -118,6 +118,16 @@ def test_a_forbidden_action_is_neither_taken_nor_learned() -> None:
     assert probabilities[1] == [0, 1, 0, 0]
 
 
+def test_an_evaluated_policy_takes_no_forbidden_action() -> None:
+    # One that has learned nothing yet would take one in every second step.
+    ppo = make_ppo(CONFIG, MaskedProbe())
+    env_params = ProbeParams(length=4, has_sign=True).as_arrays()
+    actor = ppo.init_fn(jax.random.key(0), HYPERPARAMS, env_params).actor
+    rows, mask = jnp.zeros((512, 2)), jnp.array([[True, True, False, False]] * 512)
+    taken = ppo.policy_fn(actor, jax.random.key(1), rows, mask)
+    assert set(taken.tolist()) == {0, 1}
+
+
 def test_actions_are_clipped_where_they_enter_the_environment() -> None:
     env = BoxProbe()
     params = ProbeParams().as_arrays()

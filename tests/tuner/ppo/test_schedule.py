@@ -19,11 +19,21 @@ def rate(lr_schedule: LrSchedule, env_steps: int, **scalars: float) -> float:
 
 @pytest.mark.parametrize(
     ("env_steps", "expected"),
-    [(0, 0.1), (256, 0.075), (512, 0.05), (768, 0.025), (1024, 0.0), (5000, 0.0)],
+    [(0, 0.0875), (256, 0.0625), (512, 0.0375), (768, 0.0125), (1024, 0.0), (5000, 0.0)],
 )
 def test_a_linear_rate_by_hand(env_steps: int, expected: float) -> None:
-    # 0.1·(1 − n / 1024); the update that starts at 768 is the last before the end, and learns.
+    # 0.1·(1 − n / 1024) at the middle of 256 env-steps; the update that starts at 768 is the last
+    # before the end, and learns.
     assert rate("linear", env_steps, lr_anneal_env_steps=1024) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 16])
+def test_long_and_short_updates_have_the_same_mean_rate(num_steps: int) -> None:
+    config = PPOConfig(64, num_steps, 1, 1, lr_schedule="linear")
+    hyperparams = Hyperparams(learning_rate=0.1, lr_anneal_env_steps=1024).as_arrays()
+    starts = range(0, 1024, config.batch_size)
+    rates = [scheduled(hyperparams, jnp.uint32(n), config).learning_rate for n in starts]
+    assert sum(map(float, rates)) / len(rates) == pytest.approx(0.05)
 
 
 def test_a_constant_rate_is_constant() -> None:
