@@ -279,13 +279,16 @@ class Bench:
             elif event.name == "rejected":
                 raise UsageError(event.data["text"])
             elif event.name == "error":
-                raise TunerError(f"{event.data['type']} before the search: {event.data['text']}")
+                raise TunerError(
+                    f"what is asked before the search must work, but got "
+                    f"{event.data['type']}: {event.data['text']}"
+                )
         words = f"its last words: {' '.join(child.log_tail(500).split())}"
         if child.has_ended:
             raise _ChildEnded(f"the child process must answer, but ended; {words}")
         raise TunerError(
             f"the child process must answer within {limit_s:g} s (--timeout), but was silent; "
-            f"{words}"
+            f"raise it; {words}"
         )
 
     def _end_questions(self) -> None:

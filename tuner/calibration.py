@@ -15,7 +15,7 @@ from tuner.aggregate import is_copy
 from tuner.errors import NothingFeasible, UsageError
 from tuner.goal import TIME_TO_RETURN, objective_of
 from tuner.measurement import Measurement, last_quarter, seconds_to
-from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory
+from tuner.outcome import Crashed, Interrupted, PredictedOutOfMemory, TimedOut
 from tuner.protocol import MILESTONES, FitRequest, PreflightRequest, RandomRequest
 from tuner.quality import QualityReferences
 from tuner.references import References, diagnose, judge
@@ -267,6 +267,8 @@ def _replicate(
         raise KeyboardInterrupt
     if isinstance(measurement.outcome, PredictedOutOfMemory):
         advice = "raise --memory-limit or try --baseline with fewer environments"
+    elif isinstance(measurement.outcome, TimedOut):
+        advice = "lower --env-steps, raise --timeout or try a quicker --baseline"
     else:
         advice = "try --baseline with another config, or another --learning-rate"
     raise UsageError(

@@ -13,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tuner import parse
+from tuner.errors import UsageError
 from tuner.protocol import Workload
 from tuner.score import CPU_WEIGHTS, Weights
 from tuner.space import (
@@ -90,7 +91,9 @@ class WorkloadSettings(Settings):
     vf_clip_eps: Positive = Field(0.2, description="range of the clipped value loss")
     normalize_obs: bool = Field(False, description="by the running mean and deviation")
     normalize_reward: bool = Field(False, description="by the deviation of discounted returns")
-    network: Sizes = Field(None, description="hidden layer sizes, as 256,256")
+    network: Sizes = Field(
+        None, description="hidden layer sizes, as 128,128 [64,64; on a GPU 256,256]"
+    )
     activation: Literal["tanh", "relu", "elu", "swish"] = Field(
         "tanh", description="of the hidden layers"
     )
@@ -135,8 +138,8 @@ class SpaceSettings(Settings):
     )
     baseline: Annotated[HardwareConfig | None, BeforeValidator(parse.hardware)] = Field(
         None,
-        description="what you run today, as 2048,128,8,4; its learning rate is the first of "
-        "several, or a fifth number",
+        description="what you run today, as 1024,64,4,4; its learning rate is the first of "
+        "several, or a fifth number [64,64,4,4; on a GPU 2048,128,8,4]",
     )
     baseline_replicates: int = Field(3, ge=3, le=20, description="times the baseline is measured")
 
@@ -149,7 +152,7 @@ class StopSettings(Settings):
     timeout: Seconds = Field(300.0, description="of one trial, from request to evaluation")
     patience: int = Field(15, ge=1, description="end after so many trials without a gain")
     min_gain: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="what counts as a gain of the score"
+        None, ge=0, allow_inf_nan=False, description="what counts as a gain of the score [ε]"
     )
     until_regret: Share = Field(
         None, description="end when less than this share of the score is left to gain, as 1%"
@@ -273,6 +276,18 @@ class StudyConfig(
             only=None if self.only is None else frozenset(self.only),
             learning_rate=self.learning_rates if self.has_rates else (),
         )
+
+    def require_configs(self) -> None:
+        """Refuse a space without a valid config.
+
+        Raises:
+            UsageError: no batch divides into its minibatches.
+        """
+        if not self.space().configs():
+            raise UsageError(
+                "the space must have a config whose batch divides into its minibatches, but got "
+                "none; choose --num-minibatches that divide num_envs × num_steps"
+            )
 
     def score_weights(self) -> Weights:
         """Return the weights of a resolved config."""

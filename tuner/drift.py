@@ -29,7 +29,7 @@ WIDE_QUALITY = 0.5
 MEMORY_SLACK_GB = 0.032
 """Pages of libraries and thread stacks that come with a process and not with its program."""
 UTIL_POINTS = 10.0
-"""Percentage points that utilisation may fall, whatever the tolerance."""
+"""Percentage points that utilisation may fall; more where the tolerance is above 10 %."""
 GROWTH_SHARE, GROWTH_BYTES = 0.02, 16_000_000
 """Growth from the second quarter of a soak to its last that is a leak; the larger of the two."""
 MORE_THREADS = 2

@@ -6,6 +6,7 @@
     │   └── NotBegun                exit 2   the study has only a name yet
     ├── NothingFeasible            exit 3   the study ended and no config of the space works
     ├── Refused                    exit 4   the study exists, or has other hardware or space
+    │   └── OtherHardware                   the device is another one (tuner.hardware)
     └── ExportRefused              exit 7   feasible configs exist, none may become a profile
 
 A message is one line: what is required, "but got" what, and the remedy. The failure of a trial is

@@ -85,7 +85,8 @@ def _fields(parts: Iterable[type[Settings]]) -> list[tuple[str, FieldInfo]]:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = list[str] | None if name in REPEATABLE else str | None
-    default = "" if field.default in (None, {}) else f" [default: {_shown(field.default)}]"
+    is_told = not field.is_required() and field.default not in (None, {})
+    default = f" [default: {_shown(field.default)}]" if is_told else ""
     option = typer.Option(
         flag(name), help=f"{field.description}{default}", metavar="VALUE", show_default=False
     )
@@ -97,4 +98,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 def _shown(default: object) -> str:
     """Return a default as one would write it after its flag."""
     items = default if isinstance(default, tuple) else (default,)
-    return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+    return ",".join(_text(item) for item in items)
+
+
+def _text(item: object) -> str:
+    if isinstance(item, bool):
+        return str(item).lower()
+    return f"{item:g}" if isinstance(item, float) else str(item)

@@ -103,6 +103,10 @@ def hardware_facts(bench: Bench, probed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+APART = "start another study here, or keep both apart with --allow-mixed"
+"""What to do where a study is to go on with another device."""
+
+
 class OtherHardware(Refused):
     """This is another hardware than a study's; `here` is what it is."""
 
@@ -111,8 +115,12 @@ class OtherHardware(Refused):
         self.here = here
 
 
-def refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
+def refuse_other_hardware(
+    stored: Mapping[str, Any], here: Mapping[str, Any], what: str, *, remedy: str
+) -> None:
     """Require this to be the hardware that `what` (a study, a profile) was measured on.
+
+    `remedy` is what to do on another device; on too many or too few cores one is always there.
 
     Raises:
         OtherHardware: the first fact that differs is named.
@@ -121,7 +129,7 @@ def refuse_other_hardware(stored: Mapping[str, Any], here: Mapping[str, Any], wh
     if key is not None:
         raise OtherHardware(
             f"{what} must stay on its hardware, whose {key} is {stored.get(key)!r}, but got "
-            f"{here[key]!r}; {_remedy(key, stored)}",
+            f"{here[key]!r}; {_cores(stored) if key == 'cores' else remedy}",
             here,
         )
 
@@ -148,8 +156,6 @@ def group_name(here: Mapping[str, Any]) -> str:
     return f"{'-'.join(words)[:MOST_NAME_CHARACTERS].strip('-') or here['kind']}-{digest}"
 
 
-def _remedy(key: str, stored: Mapping[str, Any]) -> str:
-    if key == "cores":
-        last = max(0, int(stored["cores"]) - 1)
-        return f"pin it to as many, as with `taskset -c 0-{last}`, or with the same --workers"
-    return "start another study here, or keep both apart with --allow-mixed"
+def _cores(stored: Mapping[str, Any]) -> str:
+    last = max(0, int(stored["cores"]) - 1)
+    return f"pin it to as many, as with `taskset -c 0-{last}`, or use as many workers"

@@ -23,6 +23,7 @@ from tuner.config import (
     flag,
 )
 from tuner.errors import NotBegun, Refused, UsageError
+from tuner.goal import TIME_TO_RETURN
 from tuner.settings import load_config, read_settings
 
 FIXED_MEASURES = ("env_steps", "seed", "weights", "goal", "warm_start")
@@ -132,7 +133,9 @@ def refuse_other_settings(
     parts = (WorkloadSettings, MarketSettings, SpaceSettings)
     settings = (name for part in parts for name in part.model_fields)
     # Data may move: what is in them is held to the study's when it is resumed.
-    fixed = (*(name for name in settings if name not in DATA_FILES), *FIXED_MEASURES)
+    fixed = [*(name for name in settings if name not in DATA_FILES), *FIXED_MEASURES]
+    if stored.goal == TIME_TO_RETURN:
+        fixed.append("timeout")  # how long a trial may take to the target is what is measured
     named = {k: v for k, v in given.items() if k in fixed and v not in (None, [], ())}
     wanted = load_config(None, named)
     for key in named:

@@ -47,7 +47,7 @@ USUAL_S: dict[Method, float] = {"device": 6.0, "target": 20.0, "cpu estimate": 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PlannedDevice:
     """Where a study would run: the device at hand, or a target.
 
     `limit_bytes` is what the gate allows (None where nothing tells), `limit` says how it comes
@@ -71,7 +71,7 @@ class Plan:
     Configs are the four numbers: a learning rate changes neither memory nor program.
     """
 
-    place: Place
+    place: PlannedDevice
     config: StudyConfig
     configs: list[HardwareConfig]
     known: dict[HardwareConfig, Program] = field(default_factory=dict)
@@ -132,11 +132,7 @@ def plan(config: StudyConfig, targets: Sequence[Target], *, say: Say) -> list[Pl
                 config, here = _place_here(config, compilers)
                 places = [here]
             plans = [Plan(place, config, config.space().shapes()) for place in places]
-            if not plans[0].configs:
-                raise UsageError(
-                    "the space must have a config whose batch divides into its minibatches, but "
-                    "got none; choose --num-minibatches that divide num_envs × num_steps"
-                )
+            config.require_configs()
             _fill(plans, compilers, say)
     say(f"planned in {time.monotonic() - started:.0f} s")
     return plans
@@ -220,7 +216,7 @@ def _children_here() -> int | None:
         device.close()
 
 
-def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig, Place]:
+def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig, PlannedDevice]:
     """Return the resolved config, and the device that jax computes on."""
     compiler = Compiler(python=sys.executable, variables=NO_POOL, identity=())
     probed = compilers.ask(compiler, ProbeRequest()).data
@@ -239,7 +235,7 @@ def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig,
     of = "the memory available now" if kind == "cpu" else "what jax's allocator may use"
     name = info.name if info.kind == kind else probed["device_kind"]
     identity = (probed["platform"], name, *package_versions((*PACKAGES, *PLUGINS)))
-    return config, Place(
+    return config, PlannedDevice(
         name=name,
         kind=kind,
         memory_bytes=info.memory_bytes,
@@ -253,7 +249,7 @@ def _place_here(config: StudyConfig, compilers: Compilers) -> tuple[StudyConfig,
     )
 
 
-def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> Place:
+def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> PlannedDevice:
     """Return a target, with the compiler for it or, where that is not installed, the CPU's."""
     toolchain = find_toolchain()
     packages = package_versions()
@@ -283,7 +279,7 @@ def _place_of(target: Target, config: StudyConfig, compilers: Compilers) -> Plac
             "`tuner targets --json` shows those of known GPUs"
         )
     share = allocator_share()
-    return Place(
+    return PlannedDevice(
         name=target.name,
         kind="gpu",
         memory_bytes=target.memory_bytes,

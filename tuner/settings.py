@@ -80,13 +80,17 @@ def read_settings(path: Path) -> dict[str, object]:
         raise UsageError(f"{path} {error}") from None
     except OSError as error:
         raise UsageError(
-            f"--config must be a file that can be read, but got {path}: {error.strerror or error}"
+            f"--config must be a file that can be read, but got {path}: {error.strerror or error}; "
+            "`tuner init` writes one"
         ) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         kind = type(data).__name__
-        raise UsageError(f"{path} must hold keys and values such as `trials: 40`, but got a {kind}")
+        raise UsageError(
+            f"{path} must hold keys and values such as `trials: 40`, but got a {kind}; "
+            "`tuner init` writes one"
+        )
     return data
 
 

@@ -47,6 +47,7 @@ from tuner.errors import ExportRefused, Refused, UsageError
 from tuner.finalists import confirm, export, unconfirmed
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
+    APART,
     OtherHardware,
     device_kind,
     group_name,
@@ -117,11 +118,7 @@ def begin(
             probed = probe_device(bench)
             config = config.resolved(device_kind(probed))
             learn_peaks(bench, config, probed)
-            if not config.space().configs():
-                raise UsageError(
-                    "the space must have a config whose batch divides into its minibatches, but "
-                    "got none; choose --num-minibatches that divide num_envs × num_steps"
-                )
+            config.require_configs()
             starts = warm_start.starts_in(profiles, config.space(), config.lr_scale)
             sampler = make_sampler(config.sampler, config.space(), seed=config.seed)
             database, pruner = open_storage(url, create=True), make_pruner(config.pruner)
@@ -237,7 +234,9 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
         probed = probe_device(bench)
         here = fingerprint(config, probed["versions"], data)
         refuse_other_code(facts.get("fingerprint"), here, name)
-        refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
+        refuse_other_hardware(
+            facts["hardware"], hardware_facts(bench, probed), "a study", remedy=APART
+        )
         learn_peaks(bench, config, probed)
         database, study = open_to_continue(config, name, say=say, interrupts=interrupts)
         if config.min_feasible != facts["config"].get("min_feasible", config.min_feasible):
@@ -289,7 +288,8 @@ def export_profiles(
                 with bench:
                     probed = probe_device(bench)
                     here = hardware_facts(bench, probed)
-                    refuse_other_hardware(facts["hardware"], here, "a study")
+                    remedy = "export it on the machine that measured it"
+                    refuse_other_hardware(facts["hardware"], here, "a study", remedy=remedy)
                     learn_peaks(bench, config, probed)
                     notes = confirm(session)
             if interrupts.count:

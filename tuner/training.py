@@ -27,7 +27,7 @@ from tuner.outcome import Outcome, OutOfMemory
 from tuner.protocol import STOP, CheckpointedRequest, Event
 from tuner.training_files import LOCK_FILE, LOGS_FOLDER, RESULT_FILE
 from tuner.training_plan import (
-    Plan,
+    TrainingPlan,
     differences_of_shapes,
     make_plan,
     refuse_other_training,
@@ -112,7 +112,7 @@ def train(
 
 
 def _request(
-    plan: Plan, folder: Path, stored: Mapping[str, Any] | None, identity: Mapping[str, Any]
+    plan: TrainingPlan, folder: Path, stored: Mapping[str, Any] | None, identity: Mapping[str, Any]
 ) -> CheckpointedRequest:
     total = plan.settings.total_steps
     expected = plan.profile.expected_sps
@@ -159,7 +159,7 @@ def _held(folder: Path) -> Iterator[None]:
 class _Watched:
     """One training as it is watched: what its child has said, and what the user must hear."""
 
-    plan: Plan
+    plan: TrainingPlan
     strict: bool
     bench: Bench
     on_block: OnBlock

@@ -41,7 +41,7 @@ MOST_ANNEALED = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """One training as it was asked for.
 
     `announcements` say which flags won over the profile; `differences` what of hardware-free
@@ -65,7 +65,7 @@ class Plan:
         return {**self.hardware.as_dict(), "seed": self.settings.seed, **shared}
 
 
-def make_plan(path: Path, flags: Mapping[str, object], *, device_kind: str) -> Plan:
+def make_plan(path: Path, flags: Mapping[str, object], *, device_kind: str) -> TrainingPlan:
     """Return what a profile and the flags on top of it ask for.
 
     Args:
@@ -95,7 +95,7 @@ def make_plan(path: Path, flags: Mapping[str, object], *, device_kind: str) -> P
             f"num_envs × num_steps must be a multiple of num_minibatches, but got {hardware}; "
             "choose --num-minibatches that divide it"
         )
-    return Plan(
+    return TrainingPlan(
         profile=profile,
         settings=settings,
         config=config,

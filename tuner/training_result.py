@@ -16,7 +16,7 @@ from tuner.protocol import Event
 from tuner.references import assess_training, stored_references
 from tuner.throughput import measure_throughput
 from tuner.training_files import CHECKPOINTS_FOLDER, RESULT_FILE
-from tuner.training_plan import Plan
+from tuner.training_plan import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Trained:
 
 
 def judge(
-    plan: Plan,
+    plan: TrainingPlan,
     events: Sequence[Event],
     *,
     folder: Path,
@@ -135,7 +135,7 @@ def stored_result(folder: Path, *, total_steps: int) -> Trained | None:
     return found if found.env_steps >= total_steps else None
 
 
-def _not_comparable(plan: Plan, used: dict[str, int], is_other_device: bool) -> list[str]:
+def _not_comparable(plan: TrainingPlan, used: dict[str, int], is_other_device: bool) -> list[str]:
     reasons = [
         f"{name} is {number}, not {getattr(plan.profile, name)}"
         for name, number in used.items()
@@ -148,7 +148,7 @@ def _not_comparable(plan: Plan, used: dict[str, int], is_other_device: bool) -> 
     return reasons
 
 
-def _expected_quality(plan: Plan) -> float | None:
+def _expected_quality(plan: TrainingPlan) -> float | None:
     references = stored_references(plan.profile.measured)
     if plan.differences or (references is not None and references.num_evaluations > 1):
         return None
@@ -156,7 +156,7 @@ def _expected_quality(plan: Plan) -> float | None:
 
 
 def _quality(
-    plan: Plan, lines: Sequence[dict[str, Any]], done: dict[str, Any]
+    plan: TrainingPlan, lines: Sequence[dict[str, Any]], done: dict[str, Any]
 ) -> tuple[float | None, str | None]:
     """Return the quality score and why it is that, as far as the profile tells what to judge by."""
     references = stored_references(plan.profile.measured)

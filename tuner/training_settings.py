@@ -21,7 +21,7 @@ Total = Annotated[int, BeforeValidator(parse.whole_number), Field(ge=1)]
 class TrainingSettings(Settings):
     """Settings of one training; the four numbers are the profile's unless given."""
 
-    total_steps: Total = Field(1, description="env-steps to train for, as 10_000_000 or 1e7")
+    total_steps: Total = Field(description="env-steps to train for, as 10_000_000 or 1e7; required")
     num_envs: Count = Field(None, description="environments [the profile's]")
     num_steps: Count = Field(None, description="steps of each in one update [the profile's]")
     num_minibatches: Count = Field(None, description="minibatches of an epoch [the profile's]")

@@ -78,7 +78,8 @@ def tune(name: str = "demo", *, say: Callable[[str], None] | None = None, **sett
     """Run a study to its end, or go on with it if it exists, and return it.
 
     One that has ended is returned as it is, so that a script or a notebook can be run again, unless
-    a setting that may change has changed; `tuner resume NAME --budget 1h` searches on.
+    a setting that may change has changed: more `trials` or `patience` search on. A budget does not;
+    `tuner resume NAME --budget 1h` does.
 
     Args:
         name: of the study.
@@ -105,8 +106,12 @@ def tune(name: str = "demo", *, say: Callable[[str], None] | None = None, **sett
     facts = _facts(config, name)
     if "config" in facts:
         given = {**settings, **places}
-        if facts.get("ended") is not None:  # the same budget once more is not meant
-            given = {k: v for k, v in given.items() if k not in StopSettings.model_fields}
+        if facts.get("ended") is not None:
+            stored = load_config(facts["config"], {})
+            same = {
+                k for k in StopSettings.model_fields if getattr(config, k) == getattr(stored, k)
+            }
+            given = {k: v for k, v in given.items() if k not in same | {"budget"}}
         ending = studies.resume(name, given, say=tell)
     else:
         ending = studies.start(config, name, say=tell)

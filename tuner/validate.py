@@ -110,7 +110,8 @@ def validate(path: Path, given: Mapping[str, object], *, tolerance: float, say: 
         open_bench(config, logs, interrupts, say, util_source=profile.util_source) as bench,
     ):
         here = hardware_facts(bench, probe_device(bench))
-        refuse_other_hardware(profile.hardware, here, "a profile")
+        remedy = f"carry it over with `tuner transfer {path}`"
+        refuse_other_hardware(profile.hardware, here, "a profile", remedy=remedy)
         _refuse_other_environment(bench, config, profile)
         return _measure_and_judge(bench, config, profile, tolerance, say)
 

@@ -13,7 +13,8 @@ import optuna
 
 from storage.profile import Profile
 from tuner.bench import Say
-from tuner.space import DIMENSIONS, HardwareConfig, SearchSpace, config_of
+from tuner.space import HardwareConfig, SearchSpace, config_of
+from tuner.workload import hardware_config
 
 FACT = "warm_start"
 """The fact that holds a study's configs to begin with: the files may be gone when it goes on."""
@@ -44,7 +45,7 @@ def starts_in(
     """
     starts: dict[HardwareConfig, Start] = {}
     for profile in profiles:
-        wanted = HardwareConfig(*(getattr(profile, name) for name in DIMENSIONS))
+        wanted = hardware_config(profile)
         if space.learning_rate and (rate := profile.learning_rate or 0.0) > 0:
             wanted = replace(wanted, learning_rate=rate / lr_scale(wanted))
         config = nearest(wanted, space)

@@ -19,6 +19,7 @@ from tuner.data_files import data_facts, refuse_other_data
 from tuner.errors import NotBegun, TunerError, UsageError
 from tuner.fingerprint import fingerprint, refuse_other_code
 from tuner.hardware import (
+    APART,
     OtherHardware,
     hardware_facts,
     learn_peaks,
@@ -108,7 +109,9 @@ def _join(name: str, flags: Mapping[str, object], *, wait_s: float, say: Say) ->
                 probed = probe_device(bench)
                 here = fingerprint(config, probed["versions"], data)
                 refuse_other_code(facts.get("fingerprint"), here, name)
-                refuse_other_hardware(facts["hardware"], hardware_facts(bench, probed), "a study")
+                refuse_other_hardware(
+                    facts["hardware"], hardware_facts(bench, probed), "a study", remedy=APART
+                )
                 learn_peaks(bench, config, probed)
                 database, study = open_to_continue(
                     config, name, slot=slot or os.getpid(), say=say, interrupts=interrupts

@@ -136,3 +136,6 @@ def test_a_study_of_the_time_to_a_return(studies: Studies) -> None:
     refused = studies.resume("timed", "--goal", "composite")
     assert refused.code == 4
     assert "--goal must stay time-to-return in this study" in refused.err
+    refused = studies.resume("timed", "--timeout", "17m")
+    assert refused.code == 4
+    assert "--timeout must stay" in refused.err

@@ -12,7 +12,7 @@ from storage.profile import Profile
 from storage.profile_files import write
 from tuner.errors import Refused, UsageError
 from tuner.training_plan import (
-    Plan,
+    TrainingPlan,
     differences_of_shapes,
     make_plan,
     refuse_other_training,
@@ -37,7 +37,7 @@ PROFILE = Profile(
 )
 
 
-def plan(folder: Path, profile: Profile = PROFILE, **flags: object) -> Plan:
+def plan(folder: Path, profile: Profile = PROFILE, **flags: object) -> TrainingPlan:
     asked: Mapping[str, object] = {"total_steps": "1e4", **flags}
     return make_plan(write(folder, profile), asked, device_kind="cpu")
 

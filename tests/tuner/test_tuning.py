@@ -46,6 +46,11 @@ def test_a_study_that_has_ended_is_returned_as_it_is_from_any_thread(copied: Stu
     assert study.best.final_score in [record.final_score for record in records] or records
     assert "balanced: num_envs=" in study.report()
     assert said == []
+    again = tuner.tune("done", runs_dir=runs_dir, budget="1h", say=said.append, **DONE)
+    assert (again.ending.reason, said) == (study.ending.reason, [])
+    longer = tuner.tune("done", runs_dir=runs_dir, say=said.append, **{**DONE, "trials": 9})
+    assert longer.ending.reason.startswith("every config of the space has been tried")
+    assert said
     with pytest.raises(Refused, match="--num-envs must stay"):
         tuner.tune("done", runs_dir=runs_dir, **{**DONE, "num_envs": (4,)})
 

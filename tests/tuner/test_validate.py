@@ -176,6 +176,7 @@ def test_another_gpu_is_refused(profile: Profile, folder: Path) -> None:
     ended = refusal(profile, folder, device="gpu", hardware=hardware)
     assert (ended.code, ended.out) == (4, "")
     assert "a profile must stay on its hardware, whose kind is 'gpu', but got 'cpu'" in ended.err
+    assert "tuner transfer" in ended.err
     assert ended.err.count("\n") == 1
 
 

@@ -1,7 +1,7 @@
 """Faults that the tests order, to prove that no trial can hurt a study.
 
 A fault comes in the request of one trial (the setting is the environment variable
-`TUNER_TEST_FAULT`, see `tuner.objective`); it happens for real, in this process.
+`TUNER_TEST_FAULT`, see `tuner.session`); it happens for real, in this process.
 """
 
 import os
