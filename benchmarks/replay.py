@@ -6,7 +6,8 @@
 Studies are replayed on the tables of `benchmarks/grids` (see `record_grid.py`). Half of a table's
 repeats are searched, the other half judges: by even seeds the one, by odd seeds the other. What
 counts is the config that would be *exported*, not the best that was ever seen. Time is the
-device's: compiling, calibration and finalists included. `--out` also gets a plot.
+device's: compiling, the baseline's measurements and the finalists included; what a calibration asks
+before them (chance, tracing, what fits) is free to all. `--out` also gets a plot.
 """
 
 import argparse

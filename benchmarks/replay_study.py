@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
+from grid import Row
 from optuna.samplers import BaseSampler
 from replay_half import Half
 
@@ -329,12 +330,14 @@ def _stopped(measurement: Measurement, reason: str, *, duration: float) -> Measu
 
 
 def _cut(measurement: Measurement, blocks: int, ended: Outcome) -> Measurement:
-    """Return a measurement that was stopped after so many blocks."""
-    status = ended.status if isinstance(ended, Pruned) else measurement.record.status
-    return replace(
-        measurement,
-        record=replace(measurement.record, status=status, reason=ended.reason, mean_return=None),
-        curve=measurement.curve[:blocks],
-        evaluation=None,
-        outcome=ended,
+    """Return a measurement that was stopped after so many blocks, with the speed of these."""
+    curve = measurement.curve[:blocks]
+    kept = Row.of(replace(measurement, curve=curve, evaluation=None)).measurement(ended)
+    record = replace(
+        measurement.record,
+        status=ended.status if isinstance(ended, Pruned) else measurement.record.status,
+        reason=ended.reason,
+        mean_return=None,
+        sps=None if kept.throughput is None else kept.throughput.sps,
     )
+    return replace(kept, record=record)

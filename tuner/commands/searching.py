@@ -41,7 +41,10 @@ def start(
 @app.command(epilog="Example: tuner resume demo --budget 10m")
 @takes_settings("study")
 def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
-    """Go on with a study that was stopped or killed, or that is to run for longer."""
+    """Go on with a study that was stopped or killed, or that is to run for longer.
+
+    Settings of the workload, the space and the measure are the study's: others are refused.
+    """
     from tuner.lookup import find
     from tuner.report.live import live_view
     from tuner.study import resume as resume_study
