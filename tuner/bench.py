@@ -288,7 +288,7 @@ class Bench:
             raise _ChildEnded(f"the child process must answer, but ended; {words}")
         raise TunerError(
             f"the child process must answer within {limit_s:g} s (--timeout), but was silent; "
-            f"raise it; {words}"
+            f"raise --timeout; {words}"
         )
 
     def _end_questions(self) -> None:

@@ -90,7 +90,9 @@ class WorkloadSettings(Settings):
     clip_value_loss: bool = Field(False, description="whether the value loss is clipped too")
     vf_clip_eps: Positive = Field(0.2, description="range of the clipped value loss")
     normalize_obs: bool = Field(False, description="by the running mean and deviation")
-    normalize_reward: bool = Field(False, description="by the deviation of discounted returns")
+    normalize_reward: bool = Field(
+        False, description="by the deviation of discounted returns, cut to ±10"
+    )
     network: Sizes = Field(
         None, description="hidden layer sizes, as 128,128 [64,64; on a GPU 256,256]"
     )

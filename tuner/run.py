@@ -38,6 +38,7 @@ from tuner.trials import INTERRUPTED, close_search, reason_now, search, wait_for
 
 FEASIBLE = (Completed.status, Pruned.status)
 OF_BASELINE = (
+    "quality_acceptable",
     "device_util",
     "sps",
     "mean_return",
@@ -48,17 +49,17 @@ OF_BASELINE = (
     "goal_score",
     "seconds_to_target",
 )
-"""What a search knows of the baseline as the mean of its measurements."""
+"""What a search knows of the baseline as the mean, or the verdict, of its measurements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a command left its study: why the search ended, and what came of it.
 
-    `outlook` says what is believed still to be had, None of a search that was stopped. `exit_code`
-    and `refusal` say why there are no profiles, if there are none. `is_news` says that there is
-    something to publish: not of a study that had ended before, nor before anything was measured,
-    nor for a user who asked twice to stop.
+    `outlook` says what is believed still to be had, None of a search that did not end by itself.
+    `exit_code` and `refusal` say why there are no profiles, if there are none. `is_news` says that
+    there is something to publish: not of a study that had ended before, nor before anything was
+    measured, nor for a user who asked twice to stop.
     """
 
     reason: str
@@ -150,7 +151,8 @@ def _mean_record(records: Sequence[TrialRecord]) -> TrialRecord:
     if first is None:
         raise ValueError("a calibrated study must have the record of its baseline")
     (summary,) = summarise(records, with_intervals=False)
-    return replace(first, **{name: getattr(summary, name) for name in OF_BASELINE})
+    means = {name: getattr(summary, name) for name in OF_BASELINE}
+    return replace(first, replicate=0, sps_ci95=None, **means)
 
 
 def _add_baseline(session: Session, record: TrialRecord) -> None:

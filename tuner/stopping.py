@@ -152,7 +152,7 @@ def reason_to_stop(
     if untried == 0:
         return f"every config of the space has been tried ({number} trials)"
     if number >= min_trials and gain_is_spent(records, patience=patience, min_gain=min_gain):
-        return f"no gain above {min_gain:.2g} in the last {patience} trials"
+        return f"no gain above {min_gain:.3g} in the last {patience} trials"
     if until_regret is not None and space is not None and number >= min_trials:
         left = little_is_left(records, space, until_regret=until_regret)
         if left is not None:

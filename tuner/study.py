@@ -72,6 +72,9 @@ from tuner.settings import load_config
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by `say`
 
+KEPT_BY_RESUME = {*StopSettings.model_fields, "min_feasible"} - {"budget"}
+"""Settings that `resume` may change for good; a budget is that of a command."""
+
 
 def start(
     config: StudyConfig,
@@ -239,11 +242,10 @@ def _resume(name: str, flags: Mapping[str, object], *, say: Say, observer: Obser
         )
         learn_peaks(bench, config, probed)
         database, study = open_to_continue(config, name, say=say, interrupts=interrupts)
-        if config.min_feasible != facts["config"].get("min_feasible", config.min_feasible):
-            # Who reads or exports the study later is to judge it alike.
-            set_study_fact(
-                study, "config", {**facts["config"], "min_feasible": config.min_feasible}
-            )
+        # Who reads, exports or resumes the study later is to judge and to end it alike.
+        now = {k: v for k, v in config.as_data().items() if k in KEPT_BY_RESUME}
+        if any(facts["config"].get(k) != v for k, v in now.items()):
+            set_study_fact(study, "config", {**facts["config"], **now})
         config = with_own_share(config)
         with open_session(config, database, study, bench, say=say, started=started) as session:
             session.make_sure_of_lead = make_sure

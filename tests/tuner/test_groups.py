@@ -8,7 +8,7 @@ import pytest
 from storage.database import sqlite_url
 from tuner.config import StudyConfig
 from tuner.errors import Refused, UsageError
-from tuner.hardware import differing_fact, group_name, refuse_other_hardware
+from tuner.hardware import APART, differing_fact, group_name, refuse_other_hardware
 from tuner.lookup import require_name
 
 GPU: dict[str, Any] = {"kind": "gpu", "platform": "gpu", "name": "NVIDIA H100 80GB HBM3",
@@ -24,7 +24,7 @@ def test_each_fact_that_matters_is_told_and_makes_another_group(field: str, valu
     assert differing_fact(GPU, other) == field
     assert group_name(other) != group_name(GPU)
     with pytest.raises(Refused, match=f"whose {field} is "):
-        refuse_other_hardware(GPU, other, "a study")
+        refuse_other_hardware(GPU, other, "a study", remedy=APART)
 
 
 def test_what_may_move_a_little_is_the_same_hardware() -> None:
@@ -34,7 +34,7 @@ def test_what_may_move_a_little_is_the_same_hardware() -> None:
 
 def test_fewer_cores_can_be_had_by_pinning() -> None:
     with pytest.raises(Refused, match="taskset -c 0-3"):
-        refuse_other_hardware({**GPU, "cores": 4.0}, GPU, "a study")
+        refuse_other_hardware({**GPU, "cores": 4.0}, GPU, "a study", remedy=APART)
 
 
 def test_a_group_is_named_after_its_hardware_and_kept_within_its_study() -> None:

@@ -43,7 +43,7 @@ def start(
 def resume(name: Name, allow_mixed: AllowMixed = False, **settings: object) -> None:
     """Go on with a study that was stopped or killed, or that is to run for longer.
 
-    Settings of the workload, the space and the measure are the study's: others are refused.
+    Workload, space, goal, seed, weights and env-steps stay the study's: others are refused.
     """
     from tuner.lookup import find
     from tuner.report.live import live_view

@@ -15,13 +15,13 @@ MOST_ENV_STEPS = 2**32 - 1
 def scheduled(
     hyperparams: Hyperparams, env_steps: Int[Array, ""], config: PPOConfig
 ) -> Hyperparams:
-    """Return the hyperparameters of one update, with the learning rate of its middle env-step.
+    """Return the hyperparameters of one update, with the mean learning rate over its env-steps.
 
     `linear`: the rate at env-step n is `learning_rate · max(0, 1 − n / lr_anneal_env_steps)`. All
-    gradient steps of an update have the rate of the middle of its env-steps: however long updates
-    are, their rates up to the end then have the same mean, and the last update before it still
-    learns. Beyond the end the rate is 0: updates cost what they always cost, and leave the trained
-    policy as it is.
+    gradient steps of an update have the mean of that over its env-steps: however long updates are,
+    their rates add up to the same for each env-step, and the last update that begins before the end
+    still learns. Beyond the end the rate is 0: updates cost what they always cost, and leave the
+    trained policy as it is.
 
     Args:
         hyperparams: As the carry holds them; `learning_rate` is the rate at the start.
@@ -30,10 +30,11 @@ def scheduled(
     """
     if config.lr_schedule == "constant":
         return hyperparams
-    middle = env_steps.astype(jnp.float32) + config.batch_size / 2
-    progress = middle / hyperparams.lr_anneal_env_steps
-    remaining: Float[Array, ""] = jnp.maximum(0.0, 1.0 - progress)
-    return hyperparams._replace(learning_rate=hyperparams.learning_rate * remaining)
+    begun, end = env_steps.astype(jnp.float32), hyperparams.lr_anneal_env_steps
+    before_end = jnp.clip(end - begun, 0.0, config.batch_size)
+    at_their_middle = 1.0 - (begun + before_end / 2) / end
+    mean: Float[Array, ""] = before_end / config.batch_size * at_their_middle
+    return hyperparams._replace(learning_rate=hyperparams.learning_rate * mean)
 
 
 def advanced(env_steps: Int[Array, ""], config: PPOConfig) -> Int[Array, ""]:

@@ -147,7 +147,8 @@ class HardwareSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a valid config that has not been tried; {} when the space is exhausted."""
-        fixed = trial.system_attrs.get("fixed_params", {})
+        queued = trial.system_attrs.get("fixed_params", {})
+        fixed = {name: value for name, value in queued.items() if name in search_space}
         if fixed.keys() >= search_space.keys():
             return {}
         configs = self._space.config_set()

@@ -3,8 +3,9 @@
 In a study of tuner's it knows what the score is made of, and expects something of every config as
 soon as the baseline is measured. Usable in any other Optuna study whose objective suggests the
 dimensions of a space: it then models the value alone, and the speed where trials carry the user
-attribute `sps` (env-steps per second). What was pruned, violates a constraint, has no finite value
-or failed twice is there taken for as bad as the worst value that was seen.
+attribute `sps` (env-steps per second); so it does where a study of tuner's seeks seconds to a
+return. What was pruned, violates a constraint, has no finite value or failed twice is then taken
+for as bad as the worst of the values that are modelled.
 
 Made by `tuner.search.sampler.make_sampler`, which sees to it that queued configs are respected and
 that no two workers try the same one.
@@ -97,8 +98,8 @@ class StructuredSampler(BaseSampler):
         if len(seen) < STARTUP:
             return self._configs[self._spread(left, taken)].params()
         too_large = {hardware_of(r) for r in records if r.status in OUT_OF_MEMORY}
-        ended = [c for t in trials if t.state.is_finished() and (c := self._config_of(t)) in places]
-        lost = [c for c in ended if c in tried and c not in seen and c not in too_large]
+        ended = (c for t in trials if t.state.is_finished() and (c := self._has_lost(t, failed)))
+        lost = [c for c in dict.fromkeys(ended) if c in places and c not in too_large]
         return self._configs[self._promising(study, seen, lost, left)].params()
 
     def sample_independent(
@@ -139,6 +140,12 @@ class StructuredSampler(BaseSampler):
 
     def _config_of(self, trial: FrozenTrial) -> HardwareConfig | None:
         return suggested(trial, self._space)
+
+    def _has_lost(self, trial: FrozenTrial, failed: set[HardwareConfig]) -> HardwareConfig | None:
+        """Return the config of a trial that shows that it does not work; what failed once may."""
+        config = self._config_of(trial)
+        is_lost = config in failed if trial.state == TrialState.FAIL else not _has_worked(trial)
+        return config if is_lost else None
 
     def _spread(self, left: list[int], taken: list[int]) -> int:
         """Return a config far from those that were tried, one of the farthest at random."""

@@ -118,9 +118,9 @@ class SlowUpdate:
         )
 
     def learn(self, rows: Rows, epoch_keys: Any, env_steps: int) -> None:
-        """Take the gradient steps of one update, at the rate of its middle env-step."""
-        middle = env_steps + CONFIG.batch_size / 2
-        remaining = max(0.0, 1 - middle / float(HYPERPARAMS.lr_anneal_env_steps))
+        """Take the gradient steps of one update, at the mean rate of its env-steps."""
+        steps = env_steps + np.arange(CONFIG.batch_size) + 0.5
+        remaining = np.maximum(0.0, 1 - steps / float(HYPERPARAMS.lr_anneal_env_steps)).mean()
         self.learner.scalars["learning_rate"] = float(HYPERPARAMS.learning_rate) * remaining
         for epoch_key in epoch_keys:
             order = np.asarray(shuffle(epoch_key, CONFIG.batch_size))

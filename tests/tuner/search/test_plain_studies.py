@@ -102,6 +102,20 @@ def test_other_parameters_are_drawn_beside_the_space(tmp_path: Path) -> None:
     assert study.best_value <= 1.0
 
 
+def test_a_queued_parameter_that_is_no_dimension_leaves_the_space_free() -> None:
+    study = study_with(lambda t: distance(suggest(t, CPU_SPACE)), trials=1)
+    study.enqueue_trial({"learning_rate": 1e-3})
+    study.enqueue_trial({"num_envs": 32, "learning_rate": 1e-3})
+
+    def objective(trial: optuna.Trial) -> float:
+        config = suggest(trial, CPU_SPACE)
+        assert trial.suggest_float("learning_rate", 1e-4, 1e-2) == 1e-3
+        return distance(config)
+
+    study.optimize(objective, n_trials=2)
+    assert study.trials[-1].params["num_envs"] == 32
+
+
 def test_two_threads_never_try_the_same_config() -> None:
     study = study_with(lambda t: distance(suggest(t, CPU_SPACE)), workers=2)
     tried = [tuple(t.params.values()) for t in study.trials]

@@ -102,9 +102,10 @@ def test_a_baseline_outside_the_space_is_learned_from() -> None:
     assert proposed[0].minibatch_size > proposed[1].minibatch_size
 
 
-def test_what_diverged_is_kept_away_from() -> None:
+@pytest.mark.parametrize("status", ["diverged", "timeout", "crashed"])
+def test_what_did_not_work_is_kept_away_from(status: str) -> None:
     first = suggest(study_of(measured(BASELINE)).ask(), CPU_SPACE)
-    burnt = study_of(measured(BASELINE), replace(failure(1, "diverged"), **first.as_dict()))
+    burnt = study_of(measured(BASELINE), replace(failure(1, status), **first.as_dict()))
     next_one = suggest(burnt.ask(), CPU_SPACE)
     assert next_one != first
     assert next_one.minibatch_size < first.minibatch_size
