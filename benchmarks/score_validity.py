@@ -116,9 +116,9 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
     """Return the weights for a budget that order configs best, of those alike the quickest.
 
     Alike are those within `GOOD_ENOUGH` of the highest rank correlation in the mean; the quickest
-    those whose `balanced` of what is drawn at random reaches the target most often, and is least
-    slow: what it is of a whole table hangs on one config. None where no correlation is known. The
-    rule was settled with six tables in sight.
+    those whose `balanced` is least slow of what is drawn at random: what it is of a whole table
+    hangs on one config. None where no correlation is known. The rule was settled with tables in
+    sight.
 
     Args:
         found: of each environment, what every choice is worth.
@@ -134,9 +134,8 @@ def choose(found: Sequence[dict[Choice, Validity]], share: float) -> Choice | No
         return None
     highest = max(known.values())
 
-    def rank(choice: Choice) -> tuple[float, float, float]:
-        mean = means[choice]
-        return -(mean.drawn_reached or 0.0), mean.among_drawn or math.inf, -known[choice]
+    def rank(choice: Choice) -> tuple[float, float]:
+        return means[choice].among_drawn or math.inf, -known[choice]
 
     return min((c for c, value in known.items() if value >= highest - GOOD_ENOUGH), key=rank)
 
@@ -213,7 +212,8 @@ def in_words(document: dict[str, Any]) -> str:
         "soonest in the half that judges; reached: in which share of the ways, one half judging "
         f"the other, it reaches that return, of which alone the times are; of {DRAWN}: of so many "
         "configs, the baseline and others at random, as many as a study measures, the chosen one's "
-        "time over the soonest's, and in which share of the draws it reaches that return",
+        "time over the soonest's, that of the slowest which does where it does not reach that "
+        "return, and in which share of the draws it does",
         f"{'table':16s} {'budget':>10s} {'weights':>14s} {'correlation':>12s} {'slowdown':>9s} "
         f"{'at least':>9s} {'at most':>9s} {'reached':>9s} {f'of {DRAWN}':>9s} "
         f"{'reached':>9s}",

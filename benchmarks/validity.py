@@ -69,9 +69,9 @@ class Validity:
     over those of the soonest in the half that judges, which is lucky there. The two bound the first
     on average over luck, not in every table. All these hang on which single config is chosen of a
     whole table; `among_drawn` is the mean slowdown of what is chosen of `DRAWN` configs, the
-    baseline and others at random, over the soonest of these, by smoothed seconds, of the draws
-    alone whose choice reached the target; `drawn_reached` is their share of all that hold one which
-    did.
+    baseline and others at random, over the soonest of these, by smoothed seconds; a choice that did
+    not reach the target counts as the slowest config that did, which it is no sooner than.
+    `drawn_reached` is the share of draws whose choice did, of all that hold one which did.
     """
 
     correlation: float | None = None
@@ -220,17 +220,18 @@ def _among_drawn(
     The draws are the same whoever chooses among the same configs. See `Validity`.
     """
     random_draws, others = random.Random(0), sorted(set(configs) - {baseline})
-    slowdowns, told = [], 0
+    slowdowns, reached = [], []
     for _ in range(DRAWS):
         drawn = [baseline, *random_draws.sample(others, min(DRAWN - 1, len(others)))]
         known = [judges.smooth[config] for config in drawn if config in judges.smooth]
-        told += bool(known)
-        if (config := choose(drawn)) in judges.smooth:
-            slowdowns.append(judges.smooth[config] / min(known))
+        if known and (config := choose(drawn)) is not None:
+            slowest = max(judges.smooth.values())
+            slowdowns.append(judges.smooth.get(config, slowest) / min(known))
+            reached.append(config in judges.smooth)
     return replace(
         worth,
         among_drawn=statistics.geometric_mean(slowdowns) if slowdowns else None,
-        drawn_reached=len(slowdowns) / told if told else None,
+        drawn_reached=statistics.fmean(reached) if reached else None,
     )
 
 
