@@ -7,6 +7,7 @@ TARGETS := .venv-targets
 DRIVER := $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
 CUDA := $(if $(DRIVER),$(shell [ "$(DRIVER)" -ge 580 ] 2>/dev/null && echo cuda13 || echo cuda12))
 STUDY ?= demo
+# A GPU's trials train for 128 times as many env-steps as a CPU's, by default.
 BUDGET ?= $(if $(DRIVER),15m,5m)
 # Half the default budget of a CPU, so that five minutes are worth a dozen configs.
 FLAGS ?= $(if $(DRIVER),,--env-steps 262144)

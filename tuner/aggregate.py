@@ -20,6 +20,22 @@ NUMBERS = operator.attrgetter(*DIMENSIONS, LEARNING_RATE)
 """Takes the four numbers of a config and its learning rate from whatever has them, as a tuple."""
 MEAN_KEPT = "the mean of what was kept from "
 """What the reason of a quality begins with that several records of a config have alike."""
+MEANS = (
+    "device_util",
+    "gpu_util",
+    "peak_memory_gb",
+    "mean_return",
+    "entropy",
+    "gpu_score",
+    "quality_score",
+    "sps_score",
+    "final_score",
+    "goal_score",
+    "seconds_to_target",
+    "sps",
+    "joules_per_msteps",
+)
+"""The fields of a record that a summary has as means over the measurements that count."""
 SUMMARISED = (
     "trial",
     "replicate",
@@ -32,21 +48,9 @@ SUMMARISED = (
     "util_source",
     "bound",
     "env_steps",
-    "device_util",
-    "gpu_util",
-    "peak_memory_gb",
     "predicted_memory_gb",
     "memory_limit_gb",
-    "mean_return",
-    "entropy",
-    "gpu_score",
-    "quality_score",
-    "sps_score",
-    "final_score",
-    "goal_score",
-    "seconds_to_target",
-    "sps",
-    "joules_per_msteps",
+    *MEANS,
 )
 """The fields of a record that `summarise` reads, but for the intervals."""
 
@@ -242,27 +246,15 @@ def _summarise_config(config: HardwareConfig, records: Sequence[TrialRecord]) ->
         eligible=reason is None,
         ineligible_reason=reason,
         quality_acceptable=acceptable,
-        device_util=_mean(counted, "device_util"),
-        gpu_util=_mean(counted, "gpu_util"),
         util_source=counted[0].util_source if counted else None,
-        peak_memory_gb=_mean(counted, "peak_memory_gb"),
         # Known before a trial runs, so also for configs that never did.
         predicted_memory_gb=_mean(counted or records, "predicted_memory_gb"),
         memory_limit_gb=_mean(counted or records, "memory_limit_gb"),
-        mean_return=_mean(counted, "mean_return"),
-        entropy=_mean(counted, "entropy"),
-        gpu_score=_mean(counted, "gpu_score"),
-        quality_score=_mean(counted, "quality_score"),
         quality_score_sd=_deviation([r for r in counted if not is_copy(r)], "quality_score"),
-        sps_score=_mean(counted, "sps_score"),
-        final_score=_mean(counted, "final_score"),
-        goal_score=_mean(counted, "goal_score"),
-        seconds_to_target=_mean(counted, "seconds_to_target"),
-        sps=_mean(counted, "sps"),
         sps_ci95=None,
         bound=_most_common([r.bound for r in counted if r.bound is not None]),
-        joules_per_msteps=_mean(counted, "joules_per_msteps"),
         env_steps=counted[0].env_steps if counted else None,
+        **{name: _mean(counted, name) for name in MEANS},
     )
 
 

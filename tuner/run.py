@@ -15,7 +15,7 @@ from storage.records import TrialRecord
 from storage.recovery import CONSTRAINT, running_trials
 from storage.studies import set_study_fact, study_facts
 from tuner import warm_start
-from tuner.aggregate import hardware_of, summarise, that_count
+from tuner.aggregate import MEANS, hardware_of, summarise, that_count
 from tuner.calibration import (
     budget_env_steps,
     check_traceable,
@@ -37,19 +37,6 @@ from tuner.space import config_of
 from tuner.trials import INTERRUPTED, close_search, reason_now, search, wait_for_others
 
 FEASIBLE = (Completed.status, Pruned.status)
-OF_BASELINE = (
-    "quality_acceptable",
-    "device_util",
-    "sps",
-    "mean_return",
-    "gpu_score",
-    "quality_score",
-    "sps_score",
-    "final_score",
-    "goal_score",
-    "seconds_to_target",
-)
-"""What a search knows of the baseline as the mean, or the verdict, of its measurements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +130,7 @@ def calibrate(session: Session) -> None:
 
 
 def _mean_record(records: Sequence[TrialRecord]) -> TrialRecord:
-    """Return one record for several measurements of the baseline: the first that counts, of means.
+    """Return one record for several measurements of the baseline, of their means and verdict.
 
     A search starts from what the baseline is worth: one measurement may have been disturbed.
     """
@@ -151,7 +138,7 @@ def _mean_record(records: Sequence[TrialRecord]) -> TrialRecord:
     if first is None:
         raise ValueError("a calibrated study must have the record of its baseline")
     (summary,) = summarise(records, with_intervals=False)
-    means = {name: getattr(summary, name) for name in OF_BASELINE}
+    means = {name: getattr(summary, name) for name in (*MEANS, "quality_acceptable")}
     return replace(first, replicate=0, sps_ci95=None, **means)
 
 

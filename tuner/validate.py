@@ -5,6 +5,7 @@ The measurements are trials on the bench like those of a study; what they mean i
 """
 
 import math
+import shlex
 import statistics
 import time
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ def validate(path: Path, given: Mapping[str, object], *, tolerance: float, say: 
         open_bench(config, logs, interrupts, say, util_source=profile.util_source) as bench,
     ):
         here = hardware_facts(bench, probe_device(bench))
-        remedy = f"carry it over with `tuner transfer {path}`"
+        remedy = f"carry it over with `tuner transfer {shlex.quote(str(path))}`"
         refuse_other_hardware(profile.hardware, here, "a profile", remedy=remedy)
         _refuse_other_environment(bench, config, profile)
         return _measure_and_judge(bench, config, profile, tolerance, say)

@@ -79,6 +79,8 @@ class LosslessPruner(optuna.pruners.BasePruner):
     more than two points below the highest that learned enough (`max_gpu`), and at most 0.8 × the
     highest of all (`max_quality`). The last alone keeps every trial where utilisation does not
     count, and every busy one: for its quality a config may be chosen however slow it is.
+
+    It cuts nothing in a study that is not tuner's: what a score is made of is not known there.
     """
 
     def __init__(self) -> None:

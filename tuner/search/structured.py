@@ -98,7 +98,7 @@ class StructuredSampler(BaseSampler):
         if len(seen) < STARTUP:
             return self._configs[self._spread(left, taken)].params()
         too_large = {hardware_of(r) for r in records if r.status in OUT_OF_MEMORY}
-        ended = (c for t in trials if t.state.is_finished() and (c := self._has_lost(t, failed)))
+        ended = (c for t in trials if t.state.is_finished() and (c := self._lost_config(t, failed)))
         lost = [c for c in dict.fromkeys(ended) if c in places and c not in too_large]
         return self._configs[self._promising(study, seen, lost, left)].params()
 
@@ -109,7 +109,7 @@ class StructuredSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw one dimension uniformly; reached only once the space is exhausted."""
+        """Draw uniformly: what is no dimension, and any of them once the space is exhausted."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _most_promising(
@@ -141,7 +141,9 @@ class StructuredSampler(BaseSampler):
     def _config_of(self, trial: FrozenTrial) -> HardwareConfig | None:
         return suggested(trial, self._space)
 
-    def _has_lost(self, trial: FrozenTrial, failed: set[HardwareConfig]) -> HardwareConfig | None:
+    def _lost_config(
+        self, trial: FrozenTrial, failed: set[HardwareConfig]
+    ) -> HardwareConfig | None:
         """Return the config of a trial that shows that it does not work; what failed once may."""
         config = self._config_of(trial)
         is_lost = config in failed if trial.state == TrialState.FAIL else not _has_worked(trial)
