@@ -31,6 +31,7 @@ from tuner.observer import Opened
 from tuner.outcome import Completed, Interrupted, Pruned
 from tuner.outlook import in_words
 from tuner.references import References
+from tuner.search.known import MEASUREMENTS_ATTR
 from tuner.search.sampler import distributions
 from tuner.session import Session
 from tuner.space import config_of
@@ -126,24 +127,21 @@ def calibrate(session: Session) -> None:
         set_study_fact(study, "environment_notes", list(chance.notes))
         set_study_fact(study, "references", references.as_json())
     if not study.get_trials(deepcopy=False):
-        _add_baseline(session, _mean_record([r for r in session.records() if r.trial == 0]))
+        _add_baseline(session, [r for r in session.records() if r.trial == 0])
 
 
-def _mean_record(records: Sequence[TrialRecord]) -> TrialRecord:
-    """Return one record for several measurements of the baseline, of their means and verdict.
+def _add_baseline(session: Session, records: Sequence[TrialRecord]) -> None:
+    """Tell Optuna of the baseline; outside the space it is a trial without parameters.
 
-    A search starts from what the baseline is worth: one measurement may have been disturbed.
+    It has the means of its measurements that count, and their verdict: a search starts from what
+    the baseline is worth, and one measurement may have been disturbed.
     """
     first = next(iter(that_count(records)), None)
     if first is None:
         raise ValueError("a calibrated study must have the record of its baseline")
     (summary,) = summarise(records, with_intervals=False)
     means = {name: getattr(summary, name) for name in (*MEANS, "quality_acceptable")}
-    return replace(first, replicate=0, sps_ci95=None, **means)
-
-
-def _add_baseline(session: Session, record: TrialRecord) -> None:
-    """Tell Optuna of the baseline; outside the space it is a trial without parameters."""
+    record = replace(first, replicate=0, sps_ci95=None, **means)
     space = session.config.space()
     params = {name: getattr(record, name) for name in distributions(space)}
     inside = config_of(params) in space.config_set()
@@ -154,7 +152,7 @@ def _add_baseline(session: Session, record: TrialRecord) -> None:
             value=value_of(session, record),
             params=params if inside else {},
             distributions=distributions(space) if inside else {},
-            user_attrs=dashboard_attrs(record) | group,
+            user_attrs=dashboard_attrs(record) | {MEASUREMENTS_ATTR: summary.replicates} | group,
             system_attrs={f"constraints:{CONSTRAINT}": 0.0},
         )
     )

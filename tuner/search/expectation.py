@@ -8,6 +8,7 @@ before anything but the baseline was measured. Few seconds of measuring then go 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -118,12 +119,24 @@ one is recorded.
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The parts of a score that were measured of a config; None for one that was not."""
+    """The parts of a score that were measured of a config; None for one that was not.
+
+    `times` is how many measurements they are the means of.
+    """
 
     config: HardwareConfig
     device_util: float | None
     quality_score: float | None
     sps: float | None
+    times: int = 1
+
+
+class Value(NamedTuple):
+    """One part of one config's score, the mean of `times` measurements."""
+
+    config: HardwareConfig
+    value: float
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +156,7 @@ class Part:
     variance: float
 
     @classmethod
-    def fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
+    def fit(cls, prior: Prior, known: Sequence[Value]) -> "Part":
         """Learn from the values of one or more configs, some perhaps more than once.
 
         Slopes are taken as expected until values are far likelier with slopes of their own: to
@@ -154,15 +167,17 @@ class Part:
         return unsure if unsure._log_density() > sure._log_density() + ODDS else sure
 
     @classmethod
-    def _fit(cls, prior: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> "Part":
+    def _fit(cls, prior: Prior, known: Sequence[Value]) -> "Part":
         known = known[-MOST:]
-        points = points_of([config for config, _ in known])
+        points = points_of([value.config for value in known])
         middle = points.mean(axis=0)
-        rest = np.array([value for _, value in known]) - _trend(prior, points)
+        rest = np.array([value.value for value in known]) - _trend(prior, points)
         level = float(rest.mean())
         rest = rest - level
         covariance = _covariance(prior, points, points, middle)
-        covariance[np.diag_indices_from(covariance)] += prior.noise
+        covariance[np.diag_indices_from(covariance)] += prior.noise / np.array(
+            [value.times for value in known]
+        )
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
@@ -179,7 +194,7 @@ class Part:
     def of(
         cls,
         prior: Prior,
-        known: Sequence[tuple[HardwareConfig, float]],
+        known: Sequence[Value],
         running: Sequence[HardwareConfig],
     ) -> "Part | None":
         """Learn from values, and from `running` as if they had brought what is expected of them.
@@ -191,7 +206,7 @@ class Part:
         part = cls.fit(prior, known)
         if not running:
             return part
-        expected = zip(running, part.predict(running)[0].tolist(), strict=True)
+        expected = map(Value, running, part.predict(running)[0].tolist())
         return replace(cls._fit(part.prior, [*known, *expected]), variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
@@ -230,10 +245,16 @@ class ScoreModel:
         """
         self._references = references
         util = [
-            (m.config, m.device_util / FULL_UTIL) for m in measured if m.device_util is not None
+            Value(m.config, m.device_util / FULL_UTIL, m.times)
+            for m in measured
+            if m.device_util is not None
         ]
-        quality = [(m.config, m.quality_score) for m in measured if m.quality_score is not None]
-        log_sps = [(m.config, math.log2(m.sps)) for m in measured if m.sps]
+        quality = [
+            Value(m.config, m.quality_score, m.times)
+            for m in measured
+            if m.quality_score is not None
+        ]
+        log_sps = [Value(m.config, math.log2(m.sps), m.times) for m in measured if m.sps]
         self.util = Part.of(priors.util, util, running)
         self.quality = Part.of(_of_rates(priors.quality, quality), quality, running)
         self.log_sps = Part.of(priors.log_sps, log_sps, running)
@@ -264,12 +285,12 @@ class ScoreModel:
         return np.where(quality > FAILED, scores, 0.0) if "quality" in used else scores
 
 
-def _of_rates(quality: Prior, known: Sequence[tuple[HardwareConfig, float]]) -> Prior:
+def _of_rates(quality: Prior, known: Sequence[Value]) -> Prior:
     """Return what is expected of quality where configs have several learning rates, too.
 
     Of the other dimensions as much is known as where there is one: their slopes are as sure.
     """
-    if all(config.learning_rate is None for config, _ in known):
+    if all(value.config.learning_rate is None for value in known):
         return quality
     doubt = max(quality.doubt, RATES_DOUBT)
     slopes_doubt = quality.slopes_doubt * quality.doubt / doubt

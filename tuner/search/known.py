@@ -13,6 +13,8 @@ from tuner.aggregate import hardware_of
 from tuner.space import HardwareConfig
 
 OUT_OF_MEMORY = ("oom", "predicted_oom")
+MEASUREMENTS_ATTR = "measurements"
+"""The user attribute of the baseline's trial: of how many measurements its record has the means."""
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 

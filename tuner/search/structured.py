@@ -27,7 +27,7 @@ from storage.studies import study_facts
 from tuner.aggregate import hardware_of
 from tuner.references import References
 from tuner.search.expectation import PRIORS, Measured, Priors, ScoreModel
-from tuner.search.known import OUT_OF_MEMORY, KnownRecords, fitting_of
+from tuner.search.known import MEASUREMENTS_ATTR, OUT_OF_MEMORY, KnownRecords, fitting_of
 from tuner.search.model import Array, expected_improvement
 from tuner.search.sampler import distributions, given_up, suggested, tried_of
 from tuner.search.surrogate import Scale, Surrogate
@@ -126,7 +126,12 @@ class StructuredSampler(BaseSampler):
             for trial in trials
             if trial.state == TrialState.RUNNING and (config := self._config_of(trial)) is not None
         ]
-        measured = [parts for record in records if (parts := _parts(record)) is not None]
+        baseline_times = trials[0].user_attrs.get(MEASUREMENTS_ATTR, 1)
+        measured = [
+            parts
+            for record in records
+            if (parts := _parts(record, baseline_times if record.trial == 0 else 1)) is not None
+        ]
         model = ScoreModel(references.scores(), measured, running, priors=priors)
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
@@ -202,11 +207,14 @@ def _references(facts: dict[str, Any]) -> References | None:
     return None if references.target_s is not None else references
 
 
-def _parts(record: TrialRecord) -> Measured | None:
-    """Return what a record says of its config; what did not work has learned nothing."""
+def _parts(record: TrialRecord, times: int) -> Measured | None:
+    """Return what a record says of its config; what did not work has learned nothing.
+
+    Its numbers are the means of `times` measurements.
+    """
     quality = 0.0 if record.status in LOST else record.quality_score
     parts = (record.device_util, quality, record.sps)
-    return None if parts == (None, None, None) else Measured(hardware_of(record), *parts)
+    return None if parts == (None, None, None) else Measured(hardware_of(record), *parts, times)
 
 
 def _has_worked(trial: FrozenTrial) -> bool:

@@ -16,6 +16,7 @@ from tuner.search.expectation import (
     Measured,
     Part,
     ScoreModel,
+    Value,
     _of_rates,
 )
 from tuner.space import CPU_SPACE, HardwareConfig
@@ -83,7 +84,7 @@ def test_a_measurement_overrules_what_was_expected_there_and_around() -> None:
 
 def test_slopes_that_mislead_are_unlearned_once_enough_was_measured() -> None:
     # Every doubling of environments learns 0.12 more, where 0.06 less was expected.
-    known = [(replace(BASELINE, num_envs=64 * 2**n), 0.1 + 0.12 * n) for n in range(5)]
+    known = [Value(replace(BASELINE, num_envs=64 * 2**n), 0.1 + 0.12 * n) for n in range(5)]
     beyond, expected = replace(BASELINE, num_envs=64 * 2**5), PRIORS["cpu"].quality
     held, free = (
         Part.fit(prior, known) for prior in (replace(expected, slopes_doubt=0.0), expected)
@@ -113,6 +114,9 @@ def test_doubt_is_least_where_it_was_measured_and_grows_with_the_distance() -> N
     far = HardwareConfig(512, 128, 2, 4)
     assert doubt(model(), BASELINE) < doubt(model(), LARGER) < doubt(model(), far)
     assert doubt(model(MEASURED, MEASURED), BASELINE) < doubt(model(), BASELINE)
+    # The mean of two measurements says as much as both of them do.
+    twice = model_of([replace(MEASURED, times=2)])
+    assert doubt(twice, BASELINE) == pytest.approx(math.sqrt(0.01 * (3 - 9 / 3.15)))
     # Of a level and a config with variances 2 and 1, one value with noise 0.3 leaves
     # 3 - 9 / 3.3 = 0.273, in units of 4 · 0.1² / (1 - 1 + 4) = 0.01.
     assert doubt(model(), BASELINE) == pytest.approx(math.sqrt(0.01 * (3 - 9 / 3.3)))
@@ -162,11 +166,11 @@ def test_only_the_parts_in_use_count() -> None:
 
 
 def test_slopes_are_no_less_sure_where_the_best_learning_rate_is_unknown() -> None:
-    known = [(replace(BASELINE, learning_rate=1e-3), 0.5)]
+    known = [Value(replace(BASELINE, learning_rate=1e-3), 0.5)]
     one, several = PRIORS["cpu"].quality, _of_rates(PRIORS["cpu"].quality, known)
     assert several.doubt == RATES_DOUBT > one.doubt
     assert several.doubt * several.slopes_doubt == pytest.approx(one.doubt * one.slopes_doubt)
-    assert _of_rates(one, [(BASELINE, 0.5)]) == one
+    assert _of_rates(one, [Value(BASELINE, 0.5)]) == one
 
 
 def test_a_learning_rate_matters_for_quality_alone() -> None:

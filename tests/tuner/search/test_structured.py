@@ -130,9 +130,9 @@ def test_where_all_is_larger_than_what_ran_out_of_memory_all_may_be_tried() -> N
 
 def test_a_trial_that_was_cut_tells_its_speed() -> None:
     cut = replace(failure(1, "pruned"), **BASELINE.as_dict())
-    told = _parts(replace(cut, sps=50_000.0, device_util=40.0))
+    told = _parts(replace(cut, sps=50_000.0, device_util=40.0), 1)
     assert told == Measured(BASELINE, 40.0, None, 50_000.0)
-    assert _parts(cut) is None
+    assert _parts(cut, 1) is None
 
 
 def test_two_workers_at_once_do_not_try_neighbours() -> None:
