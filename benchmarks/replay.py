@@ -151,10 +151,11 @@ def run_all(
 def noise_of(grid: Grid) -> dict[str, Any]:
     """Return what a table can tell of `balanced`: how its halves agree, and who is good enough.
 
-    `agreement` is Spearman's rank correlation of the composite between the halves; `good` counts
-    the configs whose regret is at most `GOOD` where the one and the other half is searched, None
-    where all are tied; `disturbed` counts measurements that something else took the device from,
-    and `once` the configs that a half has one measurement of, which tell nothing of luck.
+    `agreement` is Spearman's rank correlation of the composite between the halves. Where the one
+    and the other half is searched, `good` counts the configs whose regret is at most `GOOD`, None
+    where all are tied, and `gap` is how many ties the best lies above the median; `disturbed`
+    counts measurements that something else took the device from, and `once` the configs that a half
+    has one measurement of, which tell nothing of luck.
     """
     ways = both_ways(grid)
     first, other = (judge.seen for _, judge in ways)
@@ -167,6 +168,7 @@ def noise_of(grid: Grid) -> dict[str, Any]:
         "once": sum(len(rows) == 1 for half, _ in ways for rows in half.rows.values()) / len(ways),
         "agreement": float(ranks.statistic),
         "good": [_num_good(judge) for _, judge in ways],
+        "gap": [judge.gap_in_ties("balanced") for _, judge in ways],
     }
 
 

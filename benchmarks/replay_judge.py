@@ -149,6 +149,13 @@ class Judge:
         best, worth = self.best[profile], self.worths[profile].of(config)
         return (best - worth) / (best - self.median[profile])
 
+    def gap_in_ties(self, profile: str) -> float:
+        """Return how many ties the best lies above the median config; inf without any noise."""
+        gap, tie = self.best[profile] - self.median[profile], self.worths[profile].tie
+        if tie == 0.0:
+            return math.inf if gap > 0.0 else 0.0
+        return gap / tie
+
     def random_regret(self, trials: int) -> float | None:
         """Return what so many trials at random, baseline included, are expected to come to.
 

@@ -62,12 +62,14 @@ def in_words(document: dict[str, Any]) -> str:
     lines.append("")
     for name, told in document["noise"].items():
         good = ["all tied" if n is None else str(n) for n in told["good"]]
-        lines.append(
+        gap = [f"{ties:.1f}" for ties in told["gap"]]
+        lines += [
             f"{name}: {told['configs']} configs, {told['measurements']} measurements "
             f"({told['disturbed']} disturbed; {told['once']:.0f} configs once in a half); "
-            f"within 10 % of the best: {' and '.join(good)} (the one half searched, the other); "
-            f"the halves rank configs alike by {told['agreement']:.2f} (Spearman)"
-        )
+            f"the halves rank configs alike by {told['agreement']:.2f} (Spearman)",
+            f"{name}, where the one half is searched, and the other: within 10 % of the best: "
+            f"{' and '.join(good)}; it lies {' and '.join(gap)} ties above the median",
+        ]
     return "\n".join(lines)
 
 

@@ -107,7 +107,19 @@ def test_a_flat_table_is_tied(grid: Grid) -> None:
     searched, judging = halves(NULLS["flat"](grid, 0))
     judge = Judge.of(searched, judging)
     assert judge.is_tied["balanced"]
+    assert judge.gap_in_ties("balanced") <= 1.0
     assert judge.regret("balanced", BASELINE) is None
+
+
+def test_a_gap_is_told_in_ties(grid: Grid) -> None:
+    judge = Judge.of(*halves(grid))
+    gap = judge.best["balanced"] - judge.median["balanced"]
+    tie = judge.worths["balanced"].tie
+    assert judge.gap_in_ties("balanced") == pytest.approx(gap / tie)
+    silent = replace(judge, worths={"balanced": replace(judge.worths["balanced"], tie=0.0)})
+    assert silent.gap_in_ties("balanced") == math.inf
+    alike = replace(silent, median=judge.best)
+    assert alike.gap_in_ties("balanced") == 0.0
 
 
 def test_null_tables_have_as_many_measurements(grid: Grid) -> None:
