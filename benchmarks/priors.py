@@ -27,11 +27,21 @@ from replay_half import Half, halves
 from replay_judge import judged
 from replay_methods import LEFT_OUT, METHODS, NEVER, expecting
 from replay_study import Method
+from scipy.optimize import minimize
 
 from storage.records import TrialRecord
 from tuner.aggregate import hardware_of, that_count
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import NUM_SLOPES, PRIORS, Prior, Priors, points_of
+from tuner.search.expectation import (
+    ANY,
+    GRADIENT_STEPS,
+    NUM_SLOPES,
+    PRIORS,
+    Curve,
+    Prior,
+    Priors,
+    points_of,
+)
 from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
@@ -40,7 +50,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 PARTS = ("util", "quality", "log_sps")
 LENGTHS = tuple(2.0 ** (n / 2) for n in range(9))
 """Doublings over which configs may be alike, 1 to 16."""
-RATES_LENGTH = {"util": 100.0, "quality": 1.5, "log_sps": 100.0}
+RATES_LENGTH = {"util": ANY, "quality": 1.5, "log_sps": ANY}
 """Likewise for learning rates, of which tables have one: as is supposed."""
 TRUSTED = {"util": 0.5, "quality": 0.5, "log_sps": 1.0}
 """Shares of the slopes over whole tables that a search expects. Parts that have an end are flatter
@@ -59,15 +69,18 @@ TINY = 1e-12
 class Fit:
     """What a table says of one part of the score.
 
-    `slopes` are in the order of `Prior.slopes`, without that of the learning rate; `deviation` is
-    of what configs truly differ by beside them, `noise` of one measurement of a config; `length` is
-    in doublings.
+    `slopes` are in the order of `Prior.slopes`, beside a level or beside one times `curve`;
+    `deviation` is of what configs truly differ by beside both, `noise` of one measurement of a
+    config; they are alike over `length` doublings of what slopes are of and, where there is a
+    curve, over `steps_length` of gradient steps.
     """
 
     slopes: tuple[float, ...]
     deviation: float
     noise: float
     length: float
+    steps_length: float | None = None
+    curve: Curve | None = None
 
 
 def main() -> None:
@@ -76,7 +89,7 @@ def main() -> None:
     add_grids(parser)
     arguments = parser.parse_args()
     grids = {name_of(table): read_grid(table) for table in tables_of(parser, arguments)}
-    fits = {name: fits_of(grid) for name, grid in grids.items()}
+    fits = dict(zip(grids, fits_around_curves(list(grids.values())), strict=True))
     environments = by_environment(list(grids.values()), list(fits.values()))
     document = facts(this_device()) | {
         "tables": {
@@ -84,6 +97,7 @@ def main() -> None:
         },
         "mean": {part: asdict(fit) for part, fit in mean_of(environments).items()},
         "slopes_apart": slopes_apart(environments),
+        "expected": asdict(priors_of(list(grids.values()))),
     }
     deliver(document, in_words(document), arguments)
 
@@ -101,7 +115,7 @@ def left_out(others: Sequence[Grid]) -> Method:
 
 def priors_of(grids: Sequence[Grid]) -> Priors:
     """Return what the tables of some environments on average let one expect."""
-    fits = by_environment(grids, [fits_of(grid) for grid in grids])
+    fits = by_environment(grids, fits_around_curves(grids))
     apart = slopes_apart(fits)
     return Priors(
         **{
@@ -119,8 +133,33 @@ def by_environment(grids: Sequence[Grid], fits: Sequence[dict[str, Fit]]) -> lis
     return [mean_of(tables) for tables in groups.values()]
 
 
-def fits_of(grid: Grid) -> dict[str, Fit]:
+def fits_around_curves(grids: Sequence[Grid]) -> list[dict[str, Fit]]:
+    """Return the fits of tables, each around a curve with a half of its own, all equally steep."""
+    learned = [learned_of(grid) for grid in grids]
+    groups: dict[str, list[float]] = {}
+    for grid, it in zip(grids, learned, strict=True):
+        groups.setdefault(environment_of(grid), []).append(curve_of(it).steepness)
+    # An environment counts once, however many tables it has.
+    steepness = statistics.geometric_mean(map(statistics.geometric_mean, groups.values()))
+    curves = [curve_of(it, steepness) for it in learned]
+    return [fits_of(grid, curve) for grid, curve in zip(grids, curves, strict=True)]
+
+
+def fits_of(grid: Grid, curve: Curve) -> dict[str, Fit]:
     """Return the fit of each part to a whole table, judged by one calibration.
+
+    Raises:
+        ValueError: a part was not measured.
+    """
+    values, env_steps = values_of(grid), grid.facts["env_steps"]
+    return {
+        part: fit_of(known, env_steps, curve if part == "quality" else None)
+        for part, known in values.items()
+    }
+
+
+def values_of(grid: Grid) -> dict[str, dict[HardwareConfig, list[float]]]:
+    """Return what was measured of each part and config of a table.
 
     Raises:
         ValueError: a part was not measured.
@@ -141,7 +180,46 @@ def fits_of(grid: Grid) -> dict[str, Fit]:
     if missing := [part for part, known in values.items() if len(known) <= NUM_SLOPES + 1]:
         name = grid.facts.get("name", "a table")
         raise ValueError(f"{name} must have {missing[0]} of {NUM_SLOPES + 2} configs or more")
-    return {part: fit_of(known) for part, known in values.items()}
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The mean quality of N configs, [N], after 2^`doublings` gradient steps."""
+
+    doublings: Array
+    quality: Array
+
+    def rest(self, curve: Curve) -> Array:
+        """Return what is left beside a curve times the level that suits it best, [N]."""
+        shape = curve.of(self.doublings)
+        return np.asarray(self.quality - shape * float(shape @ self.quality / (shape @ shape)))
+
+
+def learned_of(grid: Grid) -> Learned:
+    """Return how a table's configs learned."""
+    known = values_of(grid)["quality"]
+    points = points_of(list(known), grid.facts["env_steps"])
+    means = np.array([statistics.fmean(values) for values in known.values()])
+    return Learned(points[:, GRADIENT_STEPS], means)
+
+
+def curve_of(learned: Learned, steepness: float | None = None) -> Curve:
+    """Return the curve beside which least is left; as steep as given, or as suits it best."""
+
+    def curve(numbers: Array) -> Curve:
+        half, log_steepness = float(numbers[0]), float(numbers[1])
+        return Curve(half, math.exp(log_steepness) if steepness is None else steepness)
+
+    begin = [float(learned.doublings.mean()), 0.0]
+    bounds = [(float(learned.doublings.min()), float(learned.doublings.max())), (-1.5, 1.5)]
+    found = minimize(
+        lambda numbers: float((learned.rest(curve(numbers)) ** 2).sum()),
+        begin,
+        method="Nelder-Mead",
+        bounds=bounds,
+    )
+    return curve(found.x)
 
 
 def whole(grid: Grid) -> Half:
@@ -152,27 +230,48 @@ def whole(grid: Grid) -> Half:
     return replace(one, rows=rows)
 
 
-def fit_of(values: dict[HardwareConfig, list[float]]) -> Fit:
+def fit_of(
+    values: dict[HardwareConfig, list[float]], env_steps: int, curve: Curve | None = None
+) -> Fit:
     """Return the fit to the measured values of each config."""
-    points = points_of(list(values))[:, :NUM_SLOPES]
+    points = points_of(list(values), env_steps)
     means = np.array([statistics.fmean(known) for known in values.values()])
     number = statistics.harmonic_mean([len(known) for known in values.values()])
     variances = [statistics.variance(known) for known in values.values() if len(known) > 1]
     noise = statistics.fmean(variances) if variances else 0.0
-    centred = points - points.mean(axis=0)
+    if curve is not None:
+        means = Learned(points[:, GRADIENT_STEPS], means).rest(curve)
+    sloped = points[:, :NUM_SLOPES]
+    centred = sloped - sloped.mean(axis=0)
     # A dimension that does not vary gets no slope: the shortest solution is taken.
     slopes, _, rank, _ = np.linalg.lstsq(centred, means - means.mean(), rcond=None)
     rest = means - means.mean() - centred @ slopes
     # What is left of a config's mean is in part the noise of its measurements.
     left = float(rest @ rest) / (len(rest) - 1 - rank)
     signal = max(left - noise / number, LEAST_SHARE * left, TINY)
-    length = max(LENGTHS, key=lambda it: _likelihood(points, rest, it, signal, noise / number))
-    return Fit(tuple(map(float, slopes)), math.sqrt(signal), math.sqrt(noise), length)
+    length, steps_length = max(
+        itertools.product(LENGTHS, (None,) if curve is None else LENGTHS),
+        key=lambda it: _likelihood(
+            points, rest, _lengths(it[0], it[1], rates=ANY), signal, noise / number
+        ),
+    )
+    return Fit(
+        tuple(map(float, slopes)), math.sqrt(signal), math.sqrt(noise), length, steps_length, curve
+    )
 
 
-def _likelihood(points: Array, rest: Array, length: float, signal: float, noise: float) -> float:
-    """Return the log likelihood of what slopes leave, were it alike over so many doublings."""
-    alike = matern(points, points, np.full(points.shape[1], length))
+def _lengths(length: float, steps_length: float | None, *, rates: float) -> tuple[float, ...]:
+    """Return what `Prior.lengths` is: minibatches tell nothing that gradient steps do not."""
+    if steps_length is None:
+        return (*[length] * NUM_SLOPES, rates, ANY)
+    return (ANY, *[length] * (NUM_SLOPES - 1), rates, steps_length)
+
+
+def _likelihood(
+    points: Array, rest: Array, lengths: Sequence[float], signal: float, noise: float
+) -> float:
+    """Return the log likelihood of what is left, were it alike over so many doublings."""
+    alike = matern(points, points, np.array(lengths))
     covariance = signal * alike + max(noise, LEAST_SHARE * signal) * np.eye(len(rest))
     solved = np.linalg.solve(covariance, rest)
     return float(-0.5 * rest @ solved - 0.5 * np.linalg.slogdet(covariance)[1])
@@ -196,29 +295,46 @@ def slopes_apart(fits: Sequence[dict[str, Fit]]) -> dict[str, float] | None:
 
 
 def _mean(fits: Sequence[Fit]) -> Fit:
+    steps = [fit.steps_length for fit in fits if fit.steps_length is not None]
+    curves = [fit.curve for fit in fits if fit.curve is not None]
     return Fit(
         tuple(np.mean([fit.slopes for fit in fits], axis=0).tolist()),
         math.sqrt(statistics.fmean(fit.deviation**2 for fit in fits)),
         math.sqrt(statistics.fmean(fit.noise**2 for fit in fits)),
         statistics.geometric_mean(fit.length for fit in fits),
+        None if not steps else statistics.geometric_mean(steps),
+        None if not curves else _mean_curve(curves),
+    )
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    halves = [curve.half for curve in curves]
+    return Curve(
+        statistics.fmean(halves),
+        statistics.geometric_mean(curve.steepness for curve in curves),
+        half_doubt=statistics.stdev(halves) if len(halves) > 1 else 0.0,
     )
 
 
 def _prior(part: str, fit: Fit, apart: float | None) -> Prior:
-    """Return what a fit lets one expect; doubting slopes as on any CPU where `apart` is None.
+    """Return what a fit lets one expect; doubted as on any CPU where `apart` is None.
 
-    Of one other environment nobody knows how far slopes lie apart: that doubt is then what all
-    tables came to, the one that is searched among them. So are, always, the constants of
+    Of one other environment nobody knows how far slopes and curves lie apart: these doubts are then
+    what all tables came to, the one that is searched among them. So are, always, the constants of
     `tuner.search.expectation` that are no part of a prior.
     """
     supposed: Prior = getattr(PRIORS["cpu"], part)
     doubted = supposed.slopes_doubt if apart is None else apart / fit.deviation
+    curve = fit.curve
+    if curve is not None and supposed.curve is not None and apart is None:
+        curve = replace(curve, half_doubt=supposed.curve.half_doubt)
     return Prior(
-        (*(TRUSTED[part] * slope for slope in fit.slopes), 0.0),
-        (*[fit.length] * len(fit.slopes), RATES_LENGTH[part]),
+        tuple(TRUSTED[part] * slope for slope in fit.slopes),
+        _lengths(fit.length, fit.steps_length, rates=RATES_LENGTH[part]),
         doubt=fit.deviation,
         noise=max(LEAST_SHARE, (fit.noise / fit.deviation) ** 2),
         slopes_doubt=min(MOST_DOUBT, doubted),
+        curve=curve,
     )
 
 

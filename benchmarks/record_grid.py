@@ -54,6 +54,8 @@ GRIDS: dict[str, dict[str, object]] = {
 }
 """Settings of each table, as in a study file; `stress-168` has the whole space of a CPU. Acrobot is
 normalised as rejax's hyperparameters have it, Pendulum as our documentation."""
+ADAM_EPS = 1e-5
+"""Adam's ε in every table, whatever a study's is: it was this when the first ones were recorded."""
 QUICK: dict[str, object] = {
     "env": "stress",
     "env_params": {"obs_dim": 8},
@@ -111,7 +113,7 @@ def record(
 ) -> dict[str, Any]:
     """Record what is missing of a table, write it when it is whole, and return what it holds."""
     with Laboratory() as laboratory:
-        config = load_config(settings, {}).resolved(laboratory.kind)
+        config = load_config(settings, {"adam_eps": ADAM_EPS}).resolved(laboratory.kind)
         configs = config.space().configs()
         env_steps = config.env_steps or 8 * max(c.batch_size for c in configs)
         facts = {

@@ -38,7 +38,7 @@ def _eager_tpe(config: StudyConfig, seed: int) -> BaseSampler:
 def _without_slopes(config: StudyConfig, seed: int) -> BaseSampler:
     known = PRIORS["cpu"]
     level = [
-        replace(prior, slopes=(0.0,) * len(prior.slopes), slopes_doubt=0.0)
+        replace(prior, slopes=(0.0,) * len(prior.slopes), slopes_doubt=0.0, curve=None)
         for prior in (known.util, known.quality, known.log_sps)
     ]
     return expecting(Priors(*level), config, seed)

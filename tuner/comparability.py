@@ -19,7 +19,7 @@ from tuner.profiles import LEARNING_RATES
 from tuner.quality import QualityReferences
 from tuner.references import stored_references
 from tuner.training_plan import PLACES, flat_facts
-from tuner.workload import OPTIONAL, edited_rate, hardware_config, workload_hash
+from tuner.workload import FORMER, OPTIONAL, edited_rate, hardware_config, workload_hash
 
 LEARNING_ONLY = ("ppo", "lr_schedule", "lr_anneal_env_steps")
 """Facts of a workload that decide what is learned and not how fast it runs."""
@@ -118,7 +118,8 @@ def _workload(profile: Profile) -> dict[str, Any]:
     if facts.get("trainer") is None:
         facts = {name: _default(name) for name in OPTIONAL} | facts
         if isinstance(facts.get("ppo"), Mapping):
-            facts["ppo"] = {name: _default(name) for name in HYPERPARAMS} | dict(facts["ppo"])
+            former = {name: _default(name) for name in HYPERPARAMS} | FORMER
+            facts["ppo"] = former | dict(facts["ppo"])
     flat = flat_facts(facts)
     return {name: value for name, value in flat.items() if name not in PLACES and value is not None}
 

@@ -86,7 +86,7 @@ class WorkloadSettings(Settings):
     ent_coef: float = Field(0.01, allow_inf_nan=False, description="weight of the entropy bonus")
     vf_coef: Positive = Field(0.5, description="weight of the value loss")
     max_grad_norm: Positive = Field(0.5, description="clip of the gradient's global norm")
-    adam_eps: Positive = Field(1e-5, description="added to what Adam divides by")
+    adam_eps: Positive = Field(1e-8, description="added to what Adam divides by")
     clip_value_loss: bool = Field(False, description="whether the value loss is clipped too")
     vf_clip_eps: Positive = Field(0.2, description="range of the clipped value loss")
     normalize_obs: bool = Field(False, description="by the running mean and deviation")

@@ -29,6 +29,8 @@ OPTIONAL = (
     "clip_value_loss",
 )
 """Settings that a profile need not name: it was then measured with their defaults, in effect."""
+FORMER = {"adam_eps": 1e-5}
+"""What a profile was measured with that does not name a scalar, where that is no default now."""
 PPO_BUILD = (*REQUIRED[2:], *OPTIONAL)
 """What our PPO is built with, beside its scalars; a trainer of the user's has none of it."""
 PPO_SETTINGS = (*PPO_BUILD, *HYPERPARAMS)
@@ -282,6 +284,7 @@ def ppo_settings(profile: Profile) -> dict[str, Any]:
         )
     return {
         **{name: facts[name] for name in PPO_BUILD if name in facts},
+        **FORMER,
         **scalars,
         "learning_rate": profile.learning_rate,
     }

@@ -121,7 +121,7 @@ class Hyperparams(NamedTuple):
     vf_coef: Array | float = 0.5
     max_grad_norm: Array | float = 0.5
     vf_clip_eps: Array | float = 0.2
-    adam_eps: Array | float = 1e-5
+    adam_eps: Array | float = 1e-8
     lr_anneal_env_steps: Array | float = math.inf
 
     def as_arrays(self) -> "Hyperparams":

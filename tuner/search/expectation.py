@@ -26,22 +26,46 @@ MOST = 400
 """Values that a part is learned from; of more the last ones, which a search has chosen best."""
 DRAWS = 256
 NUM_SLOPES = 4
-"""Dimensions with slopes: all but the learning rate."""
+"""Coordinates with slopes: minibatch, batch, epochs and environments, the first of `points_of`."""
+GRADIENT_STEPS = 5
+"""The coordinate of `points_of` that learning hangs on most."""
+ANY = 1_000.0
+"""A length in doublings over which configs are alike however far apart."""
 ODDS = 2.0
 """Logarithm of how much likelier values must be with slopes of their own: e² is about 7 times."""
+HALVES = (0.0, -0.5, 0.5, -1.0, 1.0, -1.5, 1.5, -2.0, 2.0)
+"""Where a workload's curve may lie, in standard deviations of its half; of equals the first."""
 FAILED = 0.05
 """Quality up to which a config is taken to have learned nothing: no profile would be it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How learning saturates: after 2^`half` gradient steps it is half of what it can be.
+
+    Each doubling multiplies the ratio of what was learned to what was not by 2^`steepness`. By
+    `half_doubt` `half` differs between workloads (standard deviation).
+    """
+
+    half: float
+    steepness: float
+    half_doubt: float = 0.0
+
+    def of(self, doublings: Array) -> Array:
+        """Return the share that is learned after 2^`doublings` gradient steps."""
+        return np.asarray(1.0 / (1.0 + 2.0 ** (self.steepness * (self.half - doublings))))
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
     """What is expected of one part of the score before it was measured.
 
-    `slopes` is its change with every doubling of minibatch, batch, epochs, environments and, where
-    there are several, learning rate; `lengths` says over how many doublings configs are alike
-    beside that; `doubt` is the standard deviation of what is left, `noise` the variance between
-    measurements of one config as a share of its square. `slopes_doubt` is how wrong slopes may be
-    for a workload, the standard deviation as a share of `doubt`; see `Part.fit`.
+    `slopes` is its change with every doubling of minibatch, batch, epochs and environments, beside
+    a level, or beside one that is multiplied by `curve`; `lengths` says over how many doublings
+    configs are alike beside that, for each coordinate of `points_of`; `doubt` is the standard
+    deviation of what is left, `noise` the variance between measurements of one config as a share of
+    its square. `slopes_doubt` is how wrong slopes may be for a workload, the standard deviation as
+    a share of `doubt`; see `Part.fit`.
     """
 
     slopes: tuple[float, ...]
@@ -49,6 +73,23 @@ class Prior:
     doubt: float
     noise: float
     slopes_doubt: float = 0.0
+    curve: Curve | None = None
+
+    def variants(self) -> list[tuple["Prior", float]]:
+        """Return priors with the curves that a workload may have, and the log of their odds."""
+        if self.curve is None or self.curve.half_doubt == 0.0:
+            return [(self, 0.0)]
+        return [
+            (replace(self, curve=replace(self.curve, half=half)), -0.5 * away**2)
+            for away in HALVES
+            for half in [self.curve.half + away * self.curve.half_doubt]
+        ]
+
+    def shape(self, points: Array) -> Array:
+        """Return what the level is multiplied by at N points, [N]."""
+        if self.curve is None:
+            return np.ones(len(points))
+        return self.curve.of(points[:, GRADIENT_STEPS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +102,16 @@ class Priors:
 
 
 QUALITY = Prior(
-    (-0.03, 0.0, 0.03, 0.0, 0.0),
-    (3.0, 3.0, 3.0, 3.0, 1.5),
-    doubt=0.1,
-    noise=0.3,
-    slopes_doubt=0.35,
+    (0.0, 0.006, 0.005, -0.007),
+    (ANY, 2.4, 2.4, 2.4, 1.5, 1.2),
+    doubt=0.044,
+    noise=2.0,
+    slopes_doubt=0.38,
+    curve=Curve(half=8.3, steepness=1.26, half_doubt=1.54),
 )
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
-2110.00641). Slopes are half of what they are over a whole space: among the best configs, which a
-search is about, quality is nearer to its end and flatter, and some workloads have hardly any. Which
-learning rate learns best is known of no workload: it has no slope."""
+2110.00641), and of so many more there is no more to learn. Which learning rate learns best is known
+of no workload: it has no slope."""
 
 RATES_DOUBT = 0.3
 """The doubt of quality where there are several learning rates: supposed, as tables have one."""
@@ -78,29 +119,33 @@ RATES_DOUBT = 0.3
 PRIORS = {
     "cpu": Priors(
         util=Prior(
-            (0.0,) * 5, (1.3, 1.3, 1.3, 1.3, 100.0), doubt=0.05, noise=1.0, slopes_doubt=0.2
+            (-0.001, 0.003, 0.004, -0.004),
+            (1.5, 1.5, 1.5, 1.5, ANY, ANY),
+            doubt=0.051,
+            noise=0.3,
+            slopes_doubt=0.19,
         ),
         quality=QUALITY,
         log_sps=Prior(
-            (0.12, 0.02, -0.74, 0.0, 0.0),
-            (3.6, 3.6, 3.6, 3.6, 100.0),
-            doubt=0.24,
-            noise=0.7,
-            slopes_doubt=0.2,
+            (0.114, 0.017, -0.74, 0.016),
+            (3.3, 3.3, 3.3, 3.3, ANY, ANY),
+            doubt=0.25,
+            noise=0.41,
+            slopes_doubt=0.13,
         ),
     ),
     "gpu": Priors(
         util=Prior(
-            (0.06, 0.0, 0.0, 0.02, 0.0),
-            (3.0, 4.0, 4.0, 4.0, 100.0),
+            (0.06, 0.0, 0.0, 0.02),
+            (3.0, 4.0, 4.0, 4.0, ANY, ANY),
             doubt=0.2,
             noise=0.15,
             slopes_doubt=0.2,
         ),
         quality=QUALITY,
         log_sps=Prior(
-            (0.1, 0.0, -0.7, 0.1, 0.0),
-            (4.0, 6.0, 4.0, 6.0, 100.0),
+            (0.1, 0.0, -0.7, 0.1),
+            (4.0, 6.0, 4.0, 6.0, ANY, ANY),
             doubt=0.5,
             noise=0.15,
             slopes_doubt=0.2,
@@ -110,8 +155,8 @@ PRIORS = {
 """By kind of device: `util` is a share of `FULL_UTIL`, `log_sps` log₂ of env-steps/s.
 
 Each epoch goes through the batch again, the rollout does not; larger products and more environments
-spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers, and quality's
-but for halved slopes, are about what tables recorded on two cores come to (`benchmarks/priors.py`).
+spread what a launch costs. A CPU core is busy whatever its config: a CPU's numbers, and quality's,
+are what tables recorded on two cores let one expect (`benchmarks/priors.py`).
 A GPU is kept busier by more rows in each product; its other numbers are supposed, since no table of
 one is recorded.
 """
@@ -148,6 +193,7 @@ class Part:
     """
 
     prior: Prior
+    env_steps: int
     points: Array
     middle: Array
     level: float
@@ -156,24 +202,34 @@ class Part:
     variance: float
 
     @classmethod
-    def fit(cls, prior: Prior, known: Sequence[Value]) -> "Part":
+    def fit(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Part":
         """Learn from the values of one or more configs, some perhaps more than once.
 
-        Slopes are taken as expected until values are far likelier with slopes of their own: to
-        doubt them from the start would send a search to the ends of the space.
+        Each was trained for `env_steps`.
+
+        Of the curves that a workload may have, the likeliest is taken. Slopes are taken as expected
+        until values are far likelier with slopes of their own: to doubt them from the start would
+        send a search to the ends of the space.
         """
-        sure = cls._fit(replace(prior, slopes_doubt=0.0), known)
-        unsure = cls._fit(prior, known)
-        return unsure if unsure._log_density() > sure._log_density() + ODDS else sure
+        found = [
+            (part._log_density() + odds - (ODDS if variant.slopes_doubt else 0.0), part)
+            for curved, odds in prior.variants()
+            for variant in (replace(curved, slopes_doubt=0.0), curved)
+            for part in [cls._fit(variant, known, env_steps)]
+        ]
+        return max(found, key=lambda it: it[0])[1]
 
     @classmethod
-    def _fit(cls, prior: Prior, known: Sequence[Value]) -> "Part":
+    def _fit(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Part":
         known = known[-MOST:]
-        points = points_of([value.config for value in known])
+        points = points_of([value.config for value in known], env_steps)
         middle = points.mean(axis=0)
         rest = np.array([value.value for value in known]) - _trend(prior, points)
-        level = float(rest.mean())
-        rest = rest - level
+        shape = prior.shape(points)
+        level = float(shape @ rest / (shape @ shape))
+        if prior.curve is not None:  # what can be learned is at most 1
+            level = min(1.0, level)
+        rest = rest - level * shape
         covariance = _covariance(prior, points, points, middle)
         covariance[np.diag_indices_from(covariance)] += prior.noise / np.array(
             [value.times for value in known]
@@ -182,7 +238,7 @@ class Part:
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
         variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
-        return cls(prior, points, middle, level, factor, alpha, float(variance))
+        return cls(prior, env_steps, points, middle, level, factor, alpha, float(variance))
 
     def _log_density(self) -> float:
         """Return the logarithm of the values' density, a Student's t, without its constants."""
@@ -196,6 +252,7 @@ class Part:
         prior: Prior,
         known: Sequence[Value],
         running: Sequence[HardwareConfig],
+        env_steps: int,
     ) -> "Part | None":
         """Learn from values, and from `running` as if they had brought what is expected of them.
 
@@ -203,19 +260,22 @@ class Part:
         """
         if not known:
             return None
-        part = cls.fit(prior, known)
+        part = cls.fit(prior, known, env_steps)
         if not running:
             return part
         expected = map(Value, running, part.predict(running)[0].tolist())
-        return replace(cls._fit(part.prior, [*known, *expected]), variance=part.variance)
+        waiting = cls._fit(part.prior, [*known, *expected], env_steps)
+        return replace(waiting, variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
-        points = points_of(configs)
+        points = points_of(configs, self.env_steps)
         cross = _covariance(self.prior, points, self.points, self.middle)
-        mean = self.level + _trend(self.prior, points) + cross @ self.alpha
+        shape = self.prior.shape(points)
+        mean = self.level * shape + _trend(self.prior, points) + cross @ self.alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
-        before = 1 + LEVEL + (_tilted(self.prior, points, self.middle) ** 2).sum(axis=1)
+        tilts = (_tilted(self.prior, points, self.middle) ** 2).sum(axis=1)
+        before = 1 + LEVEL * shape**2 + tilts
         left = np.maximum(1e-6, before - explained)
         return mean, np.sqrt(self.variance * left)
 
@@ -233,6 +293,7 @@ class ScoreModel:
         measured: Sequence[Measured],
         running: Sequence[HardwareConfig] = (),
         *,
+        env_steps: int,
         priors: Priors,
     ) -> None:
         """Learn what scores are.
@@ -241,6 +302,7 @@ class ScoreModel:
             references: what the score is made of.
             measured: what is known.
             running: configs that are being measured.
+            env_steps: that every config is trained for.
             priors: what was expected before.
         """
         self._references = references
@@ -255,9 +317,10 @@ class ScoreModel:
             if m.quality_score is not None
         ]
         log_sps = [Value(m.config, math.log2(m.sps), m.times) for m in measured if m.sps]
-        self.util = Part.of(priors.util, util, running)
-        self.quality = Part.of(_of_rates(priors.quality, quality), quality, running)
-        self.log_sps = Part.of(priors.log_sps, log_sps, running)
+        of_rates = _of_rates(priors.quality, quality)
+        self.util = Part.of(priors.util, util, running, env_steps)
+        self.quality = Part.of(of_rates, quality, running, env_steps)
+        self.log_sps = Part.of(priors.log_sps, log_sps, running, env_steps)
 
     def sps(self, configs: Sequence[HardwareConfig]) -> Array:
         """Return the expected env-steps per second of N configs, [N]; 1 where none is known."""
@@ -288,13 +351,19 @@ class ScoreModel:
 def _of_rates(quality: Prior, known: Sequence[Value]) -> Prior:
     """Return what is expected of quality where configs have several learning rates, too.
 
-    Of the other dimensions as much is known as where there is one: their slopes are as sure.
+    Of the other dimensions as much is known as where there is one: their slopes are as sure. One
+    measurement is as noisy.
     """
     if all(value.config.learning_rate is None for value in known):
         return quality
     doubt = max(quality.doubt, RATES_DOUBT)
-    slopes_doubt = quality.slopes_doubt * quality.doubt / doubt
-    return replace(quality, doubt=doubt, slopes_doubt=slopes_doubt)
+    share = quality.doubt / doubt
+    return replace(
+        quality,
+        doubt=doubt,
+        noise=quality.noise * share**2,
+        slopes_doubt=quality.slopes_doubt * share,
+    )
 
 
 def _draw(
@@ -307,23 +376,29 @@ def _draw(
     return np.asarray(mean[:, None] + deviation[:, None] * random.standard_normal(DRAWS)[None, :])
 
 
-def points_of(configs: Sequence[HardwareConfig]) -> Array:
-    """Return where N configs lie, [N, 5], in doublings, in the order of a prior's slopes.
+def points_of(configs: Sequence[HardwareConfig], env_steps: int) -> Array:
+    """Return where N configs lie, [N, 6], in doublings.
 
-    One learning rate for all is no difference.
+    That is minibatch, batch, epochs, environments, learning rate and gradient steps in a training
+    of `env_steps`. One learning rate for all is no difference.
     """
-    return np.asarray(
-        np.log2(
-            [
-                (c.minibatch_size, c.batch_size, c.num_epochs, c.num_envs, c.learning_rate or 1.0)
-                for c in configs
-            ]
-        )
+    return np.log2(
+        [
+            (
+                c.minibatch_size,
+                c.batch_size,
+                c.num_epochs,
+                c.num_envs,
+                c.learning_rate or 1.0,
+                env_steps / c.minibatch_size * c.num_epochs,
+            )
+            for c in configs
+        ]
     )
 
 
 def _trend(prior: Prior, points: Array) -> Array:
-    return np.asarray(points @ np.array(prior.slopes))
+    return np.asarray(points[:, :NUM_SLOPES] @ np.array(prior.slopes))
 
 
 def _covariance(prior: Prior, left: Array, right: Array, middle: Array) -> Array:
@@ -332,7 +407,8 @@ def _covariance(prior: Prior, left: Array, right: Array, middle: Array) -> Array
     Slopes turn around the middle of what was measured, whose level is known.
     """
     slopes = _tilted(prior, left, middle) @ _tilted(prior, right, middle).T
-    return np.asarray(matern(left, right, np.array(prior.lengths)) + slopes + LEVEL)
+    level = LEVEL * np.outer(prior.shape(left), prior.shape(right))
+    return np.asarray(matern(left, right, np.array(prior.lengths)) + slopes + level)
 
 
 def _tilted(prior: Prior, points: Array, middle: Array) -> Array:

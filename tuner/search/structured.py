@@ -132,14 +132,20 @@ class StructuredSampler(BaseSampler):
             for record in records
             if (parts := _parts(record, baseline_times if record.trial == 0 else 1)) is not None
         ]
-        model = ScoreModel(references.scores(), measured, running, priors=priors)
+        model = ScoreModel(
+            references.scores(), measured, running, env_steps=references.env_steps, priors=priors
+        )
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
-        scores = [r.final_score or 0.0 for r in records if r.quality_acceptable is not False]
-        if running:  # a neighbour of what others are measuring need not be as good once more
-            scores += model.draw(running, random=self._draws).mean(axis=1).tolist()
-        gain = np.maximum(0.0, drawn - max(scores, default=0.0)).mean(axis=1)
+        known = running + [
+            hardware_of(r)
+            for r in records
+            if r.final_score is not None and r.quality_acceptable is not False
+        ]
+        # What is being measured, or was measured with luck, need not be as good once more.
+        best = model.draw(known, random=self._draws).mean(axis=1).max() if known else 0.0
+        gain = np.maximum(0.0, drawn - best).mean(axis=1)
         worth = gain / _cost(model.sps(fitting)) + LEAST * drawn.mean(axis=1)
         return fitting[int(np.argmax(worth))]
 
