@@ -27,7 +27,7 @@ from replay_half import Half, halves
 from replay_judge import judged
 from replay_methods import LEFT_OUT, METHODS, NEVER, expecting
 from replay_study import Method
-from scipy.optimize import minimize
+from scipy.optimize import least_squares
 
 from storage.records import TrialRecord
 from tuner.aggregate import hardware_of, that_count
@@ -61,6 +61,8 @@ LEAST_SHARE = 0.01
 """That signal has of what is left, and noise of the signal: nothing is without either."""
 MOST_DOUBT = 10.0
 """Of slopes, as a share of what is left beside them: of tables that are exactly linear."""
+LOG_STEEPEST = 1.5
+"""How steep and how flat a curve may be: four and a half times 1, and as much less."""
 TINY = 1e-12
 """Variance of what does not differ at all."""
 
@@ -211,13 +213,11 @@ def curve_of(learned: Learned, steepness: float | None = None) -> Curve:
         half, log_steepness = float(numbers[0]), float(numbers[1])
         return Curve(half, math.exp(log_steepness) if steepness is None else steepness)
 
-    begin = [float(learned.doublings.mean()), 0.0]
-    bounds = [(float(learned.doublings.min()), float(learned.doublings.max())), (-1.5, 1.5)]
-    found = minimize(
-        lambda numbers: float((learned.rest(curve(numbers)) ** 2).sum()),
-        begin,
-        method="Nelder-Mead",
-        bounds=bounds,
+    low, high = float(learned.doublings.min()), float(learned.doublings.max())
+    found = least_squares(
+        lambda numbers: learned.rest(curve(numbers)),
+        [(low + high) / 2, 0.0],
+        bounds=([low, -LOG_STEEPEST], [high, LOG_STEEPEST]),
     )
     return curve(found.x)
 

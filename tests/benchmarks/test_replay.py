@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from grid import Grid, Row, write_grid
-from priors import MOST_DOUBT, TRUSTED, fit_of, fits_of, priors_of, slopes_apart
+from priors import (
+    MOST_DOUBT,
+    TRUSTED,
+    Learned,
+    curve_of,
+    fit_of,
+    fits_of,
+    priors_of,
+    slopes_apart,
+)
 from priors import mean_of as mean_of_fits
 from replay import regret_at, run_all
 from replay_figures import ahead_of, mean_of, p_score, summary
@@ -36,7 +45,7 @@ from tuner.finalists import (
 )
 from tuner.profile_rules import UTIL_TIE
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import PRIORS
+from tuner.search.expectation import GRADIENT_STEPS, PRIORS, Curve, points_of
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.stopping import expected_again_s
 from tuner.trials import search
@@ -289,7 +298,9 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
     # Utilisation is 50 + 4 · log₂(batch) percent: below 100 for up to 4,096 env-steps.
     space = SearchSpace((16, 64), (16, 64), (2, 4), (2, 4))
     table = made_up_grid(space, repeats=2)
-    fit = fits_of(table)["util"]
+    curve = PRIORS["cpu"].quality.curve
+    assert curve is not None
+    fit = fits_of(table, curve)["util"]
     assert fit.slopes == pytest.approx([0.0, 4 / FULL_UTIL, 0.0, 0.0], abs=1e-9)
     assert fit.noise == 0.0
     # Of a table with half the slope and one with the whole: three quarters.
@@ -305,17 +316,17 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
     again = Grid({**table.facts, "settings": {"env": "stress"}}, table.rows)
     assert priors_of([table, again, halved]) == priors_of([table, halved])
     # Of four slopes one is 4 of 80 % in the one table and 2 in the other: √((2 / 80)² / 2 / 4).
-    apart = slopes_apart([fits_of(table), fits_of(halved)])
+    apart = slopes_apart([fits_of(table, curve), fits_of(halved, curve)])
     assert apart["util"] == pytest.approx(2 / FULL_UTIL / math.sqrt(8))
-    both = mean_of_fits([fits_of(table), fits_of(halved)])["util"]
+    both = mean_of_fits([fits_of(table, curve), fits_of(halved, curve)])["util"]
     # Of tables without any noise the doubt is bounded.
     assert apart["util"] / both.deviation > MOST_DOUBT
     assert priors_of([table, halved]).util.slopes_doubt == MOST_DOUBT
-    assert slopes_apart([fits_of(table)]) is None
+    assert slopes_apart([fits_of(table, curve)]) is None
     assert priors_of([table]).util.slopes_doubt == PRIORS["cpu"].util.slopes_doubt
     unmeasured = [replace(r, record=replace(r.record, device_util=None)) for r in table.rows]
     with pytest.raises(ValueError, match="must have util of 6 configs or more"):
-        fits_of(replace(table, rows=tuple(unmeasured)))
+        fits_of(replace(table, rows=tuple(unmeasured)), curve)
     paths = [tmp_path / f"{name}.json.gz" for name in ("one", "other")]
     for path, grid in zip(paths, (table, halved), strict=True):
         write_grid(path, grid)
@@ -327,6 +338,33 @@ def test_expectations_are_fitted_to_other_tables(tmp_path: Path) -> None:
         run_all(paths, [LEFT_OUT], seeds=2, nulls=[])
 
 
+def test_how_learning_saturates_is_fitted_to_a_table() -> None:
+    # Half of 0.8 is learned after 2**7 gradient steps of 4,096 env-steps.
+    truth = Curve(half=7.0, steepness=1.5)
+    doublings = points_of(SPACE.configs(), 2**12)[:, GRADIENT_STEPS]
+    assert doublings.min() < 7.0 < doublings.max()
+    learned = Learned(doublings, 0.8 * truth.of(doublings))
+    found = curve_of(learned)
+    assert (found.half, found.steepness) == pytest.approx((7.0, 1.5), abs=0.01)
+    assert abs(learned.rest(truth)).max() < 1e-9
+    steeper = curve_of(learned, steepness=2.0)
+    assert steeper.steepness == 2.0
+    assert steeper.half < found.half
+
+
+def test_environments_tell_how_far_curves_lie_apart(grid: Grid) -> None:
+    around = fits_of(grid, Curve(half=7.0, steepness=1.0))
+    quality = replace(around["quality"], curve=Curve(half=9.0, steepness=4.0))
+    between = mean_of_fits([around, around | {"quality": quality}])["quality"]
+    assert between.curve == Curve(half=8.0, steepness=2.0, half_doubt=math.sqrt(2))
+    assert between.steps_length == around["quality"].steps_length is not None
+    # Of one environment nobody knows: it is as on any CPU.
+    supposed, alone = PRIORS["cpu"].quality.curve, priors_of([grid]).quality.curve
+    assert supposed is not None
+    assert alone is not None
+    assert alone.half_doubt == supposed.half_doubt
+
+
 def test_a_repeats_noise_is_not_taken_for_what_configs_differ_by() -> None:
     # Configs differ by ± 1 beside the slopes, measurements by ± 0.5.
     configs, draws = SPACE.configs(), random.Random(0)
@@ -336,7 +374,7 @@ def test_a_repeats_noise_is_not_taken_for_what_configs_differ_by() -> None:
             for config in configs
             for truth in [draws.choice((-1.0, 1.0))]
         }
-        fit = fit_of(values)
+        fit = fit_of(values, env_steps=2**16)
         assert fit.noise == pytest.approx(0.5, rel=0.3)
         assert fit.deviation == pytest.approx(1.0, rel=0.3)
 

@@ -105,9 +105,9 @@ QUALITY = Prior(
     (0.0, 0.006, 0.005, -0.007),
     (ANY, 2.4, 2.4, 2.4, 1.5, 1.2),
     doubt=0.044,
-    noise=2.0,
-    slopes_doubt=0.38,
-    curve=Curve(half=8.3, steepness=1.26, half_doubt=1.54),
+    noise=1.9,
+    slopes_doubt=0.37,
+    curve=Curve(half=8.3, steepness=1.36, half_doubt=1.5),
 )
 """At equal env-steps: larger minibatches and fewer epochs are fewer gradient steps (see arXiv
 2110.00641), and of so many more there is no more to learn. Which learning rate learns best is known
@@ -220,13 +220,15 @@ class Part:
         return max(found, key=lambda it: it[0])[1]
 
     @classmethod
-    def _fit(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Part":
+    def _fit(
+        cls, prior: Prior, known: Sequence[Value], env_steps: int, around: "Part | None" = None
+    ) -> "Part":
         known = known[-MOST:]
         points = points_of([value.config for value in known], env_steps)
-        middle = points.mean(axis=0)
-        rest = np.array([value.value for value in known]) - _trend(prior, points)
+        middle = points.mean(axis=0) if around is None else around.middle
+        rest = np.array([value.value for value in known]) - _trend(prior, points, middle)
         shape = prior.shape(points)
-        level = float(shape @ rest / (shape @ shape))
+        level = float(shape @ rest / (shape @ shape)) if around is None else around.level
         if prior.curve is not None:  # what can be learned is at most 1
             level = min(1.0, level)
         rest = rest - level * shape
@@ -251,28 +253,34 @@ class Part:
         cls,
         prior: Prior,
         known: Sequence[Value],
-        running: Sequence[HardwareConfig],
         env_steps: int,
+        *,
+        running: Sequence[HardwareConfig] = (),
+        lost: Sequence[HardwareConfig] = (),
     ) -> "Part | None":
-        """Learn from values, and from `running` as if they had brought what is expected of them.
+        """Learn from values, from `running` as if they had brought what is expected, `lost` 0.
 
-        None where nothing was measured.
+        Of these two, only what is expected of their neighbours is learned. None where nothing was
+        measured.
         """
         if not known:
             return None
         part = cls.fit(prior, known, env_steps)
-        if not running:
+        pinned = [Value(config, 0.0) for config in lost]
+        if running:
+            pinned += map(Value, running, part.predict(running)[0].tolist())
+        if not pinned:
             return part
-        expected = map(Value, running, part.predict(running)[0].tolist())
-        waiting = cls._fit(part.prior, [*known, *expected], env_steps)
-        return replace(waiting, variance=part.variance)
+        bent = cls._fit(part.prior, [*known, *pinned], env_steps, around=part)
+        return replace(bent, variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
         points = points_of(configs, self.env_steps)
         cross = _covariance(self.prior, points, self.points, self.middle)
         shape = self.prior.shape(points)
-        mean = self.level * shape + _trend(self.prior, points) + cross @ self.alpha
+        trend = _trend(self.prior, points, self.middle)
+        mean = self.level * shape + trend + cross @ self.alpha
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
         tilts = (_tilted(self.prior, points, self.middle) ** 2).sum(axis=1)
         before = 1 + LEVEL * shape**2 + tilts
@@ -292,6 +300,7 @@ class ScoreModel:
         references: ScoreReferences,
         measured: Sequence[Measured],
         running: Sequence[HardwareConfig] = (),
+        lost: Sequence[HardwareConfig] = (),
         *,
         env_steps: int,
         priors: Priors,
@@ -302,6 +311,7 @@ class ScoreModel:
             references: what the score is made of.
             measured: what is known.
             running: configs that are being measured.
+            lost: configs that did not work.
             env_steps: that every config is trained for.
             priors: what was expected before.
         """
@@ -318,9 +328,9 @@ class ScoreModel:
         ]
         log_sps = [Value(m.config, math.log2(m.sps), m.times) for m in measured if m.sps]
         of_rates = _of_rates(priors.quality, quality)
-        self.util = Part.of(priors.util, util, running, env_steps)
-        self.quality = Part.of(of_rates, quality, running, env_steps)
-        self.log_sps = Part.of(priors.log_sps, log_sps, running, env_steps)
+        self.util = Part.of(priors.util, util, env_steps, running=running)
+        self.quality = Part.of(of_rates, quality, env_steps, running=running, lost=lost)
+        self.log_sps = Part.of(priors.log_sps, log_sps, env_steps, running=running)
 
     def sps(self, configs: Sequence[HardwareConfig]) -> Array:
         """Return the expected env-steps per second of N configs, [N]; 1 where none is known."""
@@ -397,8 +407,8 @@ def points_of(configs: Sequence[HardwareConfig], env_steps: int) -> Array:
     )
 
 
-def _trend(prior: Prior, points: Array) -> Array:
-    return np.asarray(points[:, :NUM_SLOPES] @ np.array(prior.slopes))
+def _trend(prior: Prior, points: Array, middle: Array) -> Array:
+    return np.asarray((points - middle)[:, :NUM_SLOPES] @ np.array(prior.slopes))
 
 
 def _covariance(prior: Prior, left: Array, right: Array, middle: Array) -> Array:

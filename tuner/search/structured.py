@@ -132,8 +132,14 @@ class StructuredSampler(BaseSampler):
             for record in records
             if (parts := _parts(record, baseline_times if record.trial == 0 else 1)) is not None
         ]
+        lost = [hardware_of(r) for r in records if r.status in LOST]
         model = ScoreModel(
-            references.scores(), measured, running, env_steps=references.env_steps, priors=priors
+            references.scores(),
+            measured,
+            running,
+            lost,
+            env_steps=references.env_steps,
+            priors=priors,
         )
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
@@ -214,12 +220,8 @@ def _references(facts: dict[str, Any]) -> References | None:
 
 
 def _parts(record: TrialRecord, times: int) -> Measured | None:
-    """Return what a record says of its config; what did not work has learned nothing.
-
-    Its numbers are the means of `times` measurements.
-    """
-    quality = 0.0 if record.status in LOST else record.quality_score
-    parts = (record.device_util, quality, record.sps)
+    """Return what a record says of its config: means of `times` measurements; None of nothing."""
+    parts = (record.device_util, record.quality_score, record.sps)
     return None if parts == (None, None, None) else Measured(hardware_of(record), *parts, times)
 
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from storage.records import TrialRecord
 from storage.recovery import RECORD_ATTR
 from storage.studies import set_study_fact, study_facts
-from tests.benchmarks.made_up_grid import made_up_grid, quality
+from tests.benchmarks.made_up_grid import ENV_STEPS, made_up_grid, quality
 from tests.tuner.measurements import failure, record
 from tests.tuner.search.test_pruner import REFERENCES
 from tests.tuner.search.test_sampler import suggest
@@ -31,9 +31,10 @@ def study_of(*records: TrialRecord, seed: int = 0, **references: object) -> optu
     """Return a study in which these were measured."""
     sampler = make_sampler("structured", CPU_SPACE, seed=seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    set_study_fact(study, "references", replace(REFERENCES, **references).as_json())
-    for known in records:
-        add(study, known)
+    known = replace(REFERENCES, env_steps=ENV_STEPS, **references)
+    set_study_fact(study, "references", known.as_json())
+    for measurement in records:
+        add(study, measurement)
     return study
 
 
@@ -52,6 +53,12 @@ def add(study: optuna.Study, known: TrialRecord) -> None:
 
 def measured(config: HardwareConfig, **changes: object) -> TrialRecord:
     return record(0, **config.as_dict(), **changes)
+
+
+def apart(one: HardwareConfig, other: HardwareConfig) -> float:
+    """Return over how many doublings of the four numbers two configs lie."""
+    pairs = zip(one.as_dict().values(), other.as_dict().values(), strict=True)
+    return sum(abs(math.log2(mine / theirs)) for mine, theirs in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +115,7 @@ def test_what_did_not_work_is_kept_away_from(status: str) -> None:
     burnt = study_of(measured(BASELINE), replace(failure(1, status), **first.as_dict()))
     next_one = suggest(burnt.ask(), CPU_SPACE)
     assert next_one != first
-    assert next_one.minibatch_size < first.minibatch_size
+    assert apart(next_one, first) >= 2
 
 
 @pytest.mark.parametrize("status", ["oom", "predicted_oom"])
@@ -141,11 +148,7 @@ def test_two_workers_at_once_do_not_try_neighbours() -> None:
     beside = suggest(study.ask(), CPU_SPACE)
     # Had the first one brought what was expected and no other doubt been settled, its nearest
     # neighbours would come next; as it may settle theirs, the second goes elsewhere.
-    doublings = [
-        abs(math.log2(mine / theirs))
-        for mine, theirs in zip(first.as_dict().values(), beside.as_dict().values(), strict=True)
-    ]
-    assert sum(doublings) >= 2
+    assert apart(first, beside) >= 2
 
 
 def test_a_cpu_is_expected_to_be_busy_whatever_its_config() -> None:
@@ -157,7 +160,7 @@ def test_a_cpu_is_expected_to_be_busy_whatever_its_config() -> None:
 def test_a_study_for_seconds_is_searched_by_its_values() -> None:
     assert _references(study_facts(study_of(target_s=10.0))) is None
     assert _references(study_facts(optuna.create_study())) is None
-    assert _references(study_facts(study_of())) == REFERENCES
+    assert _references(study_facts(study_of())) == replace(REFERENCES, env_steps=ENV_STEPS)
     study = study_of(measured(BASELINE), target_s=10.0)
     assert suggest(study.ask(), CPU_SPACE) in CPU_SPACE.configs()
 
