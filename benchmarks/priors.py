@@ -2,13 +2,12 @@
 
     .venv/bin/python benchmarks/priors.py --out benchmarks/results/<device>
 
-Of every table of `benchmarks/grids`: by least squares the slope of each part over the doublings of
-minibatch, batch, epochs and environments; the standard deviations of what is left, and between
-measurements of one config; and over how many doublings what is left is alike, by likelihood. What
-they come to on average over environments, and by how much slopes differ between these, is what a
-search may expect: `tuner/search/expectation.py` expects on a CPU about what CartPole, stress and
-trading came to. `replay.py --methods structured_left_out` expects
-what the tables of other environments come to.
+Of every table of `benchmarks/grids`, by least squares: the curve along which quality saturates with
+gradient steps; the slope of each part, beside that, over the doublings of minibatch, batch, epochs
+and environments; the standard deviations of what is left, and between measurements of one config;
+and over how many doublings what is left is alike, by likelihood. What they come to on average over
+environments, and by how much these differ, is what `tuner/search/expectation.py` expects on a CPU.
+`replay.py --methods structured_left_out` expects what the tables of other environments come to.
 """
 
 import itertools
@@ -54,9 +53,9 @@ RATES_LENGTH = {"util": ANY, "quality": 1.5, "log_sps": ANY}
 """Likewise for learning rates, of which tables have one: as is supposed."""
 TRUSTED = {"util": 0.5, "quality": 0.5, "log_sps": 1.0}
 """Shares of the slopes over whole tables that a search expects. Parts that have an end are flatter
-near it, where the best configs are. Of 1, ¾, ½ and ¼ a half left the least regret on the tables of
-five environments, each searched with the expectations of the others; on those of any four of them,
-too, but that without trading ¾ did as well."""
+near it, where the best configs are. While quality had slopes alone, of 1, ¾, ½ and ¼ a half left
+the least regret on the tables of five environments, each searched with the expectations of the
+others; on those of any four of them, too, but that without trading ¾ did as well."""
 LEAST_SHARE = 0.01
 """That signal has of what is left, and noise of the signal: nothing is without either."""
 MOST_DOUBT = 10.0
@@ -353,6 +352,7 @@ def in_words(document: dict[str, Any]) -> str:
                 f"{name:16s} {part:8s} {minibatch:9.3f} "
                 + " ".join(f"{slope:6.3f}" for slope in others)
                 + f" {fit['deviation']:6.3f} {fit['noise']:6.3f} {fit['length']:6.1f} ×2"
+                + _curve_in_words(fit)
             )
     apart = document["slopes_apart"]
     words = (
@@ -362,6 +362,16 @@ def in_words(document: dict[str, Any]) -> str:
     )
     lines.append(f"slopes of environments differ by (standard deviation): {words}")
     return "\n".join(lines)
+
+
+def _curve_in_words(fit: dict[str, Any]) -> str:
+    if fit["curve"] is None:
+        return ""
+    apart = f" ± {fit['curve']['half_doubt']:.1f}" if fit["curve"]["half_doubt"] else ""
+    return (
+        f" (steps {fit['steps_length']:.1f} ×2); half after 2^{fit['curve']['half']:.1f}{apart} "
+        f"steps, steepness {fit['curve']['steepness']:.2f}"
+    )
 
 
 if __name__ == "__main__":

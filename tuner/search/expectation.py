@@ -185,6 +185,28 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Data:
+    """What a part is learned from: N values, [N], and the points, [N, 6], of their configs.
+
+    `alike`, [N, N], is how far values go together, but for level and slopes: with their noise.
+    """
+
+    env_steps: int
+    values: Array
+    points: Array
+    alike: Array
+
+    @classmethod
+    def of(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Data":
+        """Return the last `MOST` of some values."""
+        known = known[-MOST:]
+        points = points_of([value.config for value in known], env_steps)
+        noise = prior.noise / np.array([value.times for value in known])
+        alike = matern(points, points, np.array(prior.lengths)) + np.diag(noise)
+        return cls(env_steps, np.array([value.value for value in known]), points, alike)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A Gaussian process of one part: Matérn 5/2 around its prior, with fixed lengths.
 
@@ -205,42 +227,32 @@ class Part:
     def fit(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Part":
         """Learn from the values of one or more configs, some perhaps more than once.
 
-        Each was trained for `env_steps`.
-
-        Of the curves that a workload may have, the likeliest is taken. Slopes are taken as expected
-        until values are far likelier with slopes of their own: to doubt them from the start would
-        send a search to the ends of the space.
+        Each was trained for `env_steps`. Of the curves that a workload may have, the likeliest is
+        taken. Slopes are taken as expected until values are far likelier with slopes of their own:
+        to doubt them from the start would send a search to the ends of the space.
         """
-        found = [
-            (part._log_density() + odds - (ODDS if variant.slopes_doubt else 0.0), part)
-            for curved, odds in prior.variants()
-            for variant in (replace(curved, slopes_doubt=0.0), curved)
-            for part in [cls._fit(variant, known, env_steps)]
-        ]
-        return max(found, key=lambda it: it[0])[1]
+        data = Data.of(prior, known, env_steps)
+        held = replace(prior, slopes_doubt=0.0)
+        curved = [(cls._fit(variant, data), odds) for variant, odds in held.variants()]
+        sure = max(curved, key=lambda it: it[0]._log_density() + it[1])[0]
+        unsure = cls._fit(replace(sure.prior, slopes_doubt=prior.slopes_doubt), data)
+        return unsure if unsure._log_density() > sure._log_density() + ODDS else sure
 
     @classmethod
-    def _fit(
-        cls, prior: Prior, known: Sequence[Value], env_steps: int, around: "Part | None" = None
-    ) -> "Part":
-        known = known[-MOST:]
-        points = points_of([value.config for value in known], env_steps)
-        middle = points.mean(axis=0) if around is None else around.middle
-        rest = np.array([value.value for value in known]) - _trend(prior, points, middle)
-        shape = prior.shape(points)
+    def _fit(cls, prior: Prior, data: "Data", around: "Part | None" = None) -> "Part":
+        middle = data.points.mean(axis=0) if around is None else around.middle
+        rest = data.values - _trend(prior, data.points, middle)
+        shape = prior.shape(data.points)
         level = float(shape @ rest / (shape @ shape)) if around is None else around.level
         if prior.curve is not None:  # what can be learned is at most 1
             level = min(1.0, level)
         rest = rest - level * shape
-        covariance = _covariance(prior, points, points, middle)
-        covariance[np.diag_indices_from(covariance)] += prior.noise / np.array(
-            [value.times for value in known]
-        )
+        covariance = data.alike + _shared(prior, data.points, data.points, middle)
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
         variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
-        return cls(prior, env_steps, points, middle, level, factor, alpha, float(variance))
+        return cls(prior, data.env_steps, data.points, middle, level, factor, alpha, variance)
 
     def _log_density(self) -> float:
         """Return the logarithm of the values' density, a Student's t, without its constants."""
@@ -271,13 +283,14 @@ class Part:
             pinned += map(Value, running, part.predict(running)[0].tolist())
         if not pinned:
             return part
-        bent = cls._fit(part.prior, [*known, *pinned], env_steps, around=part)
+        bent = cls._fit(part.prior, Data.of(prior, [*known, *pinned], env_steps), around=part)
         return replace(bent, variance=part.variance)
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
         points = points_of(configs, self.env_steps)
-        cross = _covariance(self.prior, points, self.points, self.middle)
+        cross = matern(points, self.points, np.array(self.prior.lengths))
+        cross += _shared(self.prior, points, self.points, self.middle)
         shape = self.prior.shape(points)
         trend = _trend(self.prior, points, self.middle)
         mean = self.level * shape + trend + cross @ self.alpha
@@ -411,14 +424,13 @@ def _trend(prior: Prior, points: Array, middle: Array) -> Array:
     return np.asarray((points - middle)[:, :NUM_SLOPES] @ np.array(prior.slopes))
 
 
-def _covariance(prior: Prior, left: Array, right: Array, middle: Array) -> Array:
-    """Return how far what N and M configs have beside their trend goes together, [N, M].
+def _shared(prior: Prior, left: Array, right: Array, middle: Array) -> Array:
+    """Return how far N and M configs go together by level and slopes, [N, M].
 
     Slopes turn around the middle of what was measured, whose level is known.
     """
     slopes = _tilted(prior, left, middle) @ _tilted(prior, right, middle).T
-    level = LEVEL * np.outer(prior.shape(left), prior.shape(right))
-    return np.asarray(matern(left, right, np.array(prior.lengths)) + slopes + level)
+    return np.asarray(slopes + LEVEL * np.outer(prior.shape(left), prior.shape(right)))
 
 
 def _tilted(prior: Prior, points: Array, middle: Array) -> Array:

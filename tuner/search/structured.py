@@ -144,11 +144,12 @@ class StructuredSampler(BaseSampler):
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
         drawn = model.draw(fitting, random=self._draws)
-        known = running + [
+        worked = [
             hardware_of(r)
             for r in records
             if r.final_score is not None and r.quality_acceptable is not False
         ]
+        known = list(dict.fromkeys([*worked, *running]))
         # What is being measured, or was measured with luck, need not be as good once more.
         best = model.draw(known, random=self._draws).mean(axis=1).max() if known else 0.0
         gain = np.maximum(0.0, drawn - best).mean(axis=1)
