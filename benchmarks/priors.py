@@ -6,7 +6,7 @@ Of every table of `benchmarks/grids`, by least squares: the curve along which qu
 gradient steps; the slope of each part, beside that, over the doublings of minibatch, batch, epochs
 and environments; the standard deviations of what is left, and between measurements of one config;
 and over how many doublings what is left is alike, by likelihood. What they come to on average over
-environments, and by how much these differ, is what `tuner/search/expectation.py` expects on a CPU.
+environments, and by how much these differ, is what `tuner/search/priors.py` has for a CPU.
 `replay.py --methods structured_left_out` expects what the tables of other environments come to.
 """
 
@@ -31,7 +31,8 @@ from scipy.optimize import least_squares
 from storage.records import TrialRecord
 from tuner.aggregate import hardware_of, that_count
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import (
+from tuner.search.model import Array, matern
+from tuner.search.priors import (
     ANY,
     GRADIENT_STEPS,
     NUM_SLOPES,
@@ -41,7 +42,6 @@ from tuner.search.expectation import (
     Priors,
     points_of,
 )
-from tuner.search.model import Array, matern
 from tuner.space import HardwareConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -320,7 +320,7 @@ def _prior(part: str, fit: Fit, apart: float | None) -> Prior:
 
     Of one other environment nobody knows how far slopes and curves lie apart: these doubts are then
     what all tables came to, the one that is searched among them. So are, always, the constants of
-    `tuner.search.expectation` that are no part of a prior.
+    `tuner.search.priors` and `expectation` that are no part of a prior.
     """
     supposed: Prior = getattr(PRIORS["cpu"], part)
     doubted = supposed.slopes_doubt if apart is None else apart / fit.deviation

@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from replay_study import Method
 
 from tuner.config import StudyConfig
-from tuner.search.expectation import PRIORS, Priors
+from tuner.search.priors import PRIORS, Priors
 from tuner.search.sampler import HardwareSampler, make_sampler
 from tuner.search.structured import StructuredSampler
 

@@ -45,7 +45,7 @@ from tuner.finalists import (
 )
 from tuner.profile_rules import UTIL_TIE
 from tuner.score import FULL_UTIL
-from tuner.search.expectation import GRADIENT_STEPS, PRIORS, Curve, points_of
+from tuner.search.priors import GRADIENT_STEPS, PRIORS, Curve, points_of
 from tuner.space import HardwareConfig, SearchSpace
 from tuner.stopping import expected_again_s
 from tuner.trials import search

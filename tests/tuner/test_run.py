@@ -21,6 +21,7 @@ from tests.tuner.studies import (
     wait_for_line,
 )
 from tuner.aggregate import that_count
+from tuner.search.known import MEASUREMENTS_ATTR
 from tuner.space import HardwareConfig
 
 INSIDE = HardwareConfig(16, 16, 2, 2)
@@ -52,6 +53,7 @@ def test_the_baseline_is_trial_0_with_three_replicates(calibrated: Calibrated) -
         mean = statistics.fmean(getattr(record, name) for record in clean)
         assert getattr(shown, name) == pytest.approx(mean)
     assert trial.value == shown.final_score
+    assert trial.user_attrs[MEASUREMENTS_ATTR] == len(clean)
     assert trial.params == INSIDE.as_dict()
     assert not is_infeasible(trial)
 

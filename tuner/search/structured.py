@@ -26,9 +26,10 @@ from storage.records import TrialRecord
 from storage.studies import study_facts
 from tuner.aggregate import hardware_of
 from tuner.references import References
-from tuner.search.expectation import PRIORS, Measured, Priors, ScoreModel
+from tuner.search.expectation import Measured, ScoreModel
 from tuner.search.known import MEASUREMENTS_ATTR, OUT_OF_MEMORY, KnownRecords, fitting_of
 from tuner.search.model import Array, expected_improvement
+from tuner.search.priors import PRIORS, Priors
 from tuner.search.sampler import distributions, given_up, suggested, tried_of
 from tuner.search.surrogate import Scale, Surrogate
 from tuner.space import HardwareConfig, SearchSpace

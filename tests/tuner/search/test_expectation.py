@@ -8,21 +8,8 @@ import numpy as np
 import pytest
 
 from tuner.score import FULL_UTIL, ScoreReferences
-from tuner.search.expectation import (
-    DRAWS,
-    GRADIENT_STEPS,
-    MOST,
-    PRIORS,
-    RATES_DOUBT,
-    Curve,
-    Measured,
-    Part,
-    Prior,
-    ScoreModel,
-    Value,
-    _of_rates,
-    points_of,
-)
+from tuner.search.expectation import DRAWS, MOST, Measured, Part, ScoreModel, Value, _of_rates
+from tuner.search.priors import GRADIENT_STEPS, PRIORS, RATES_DOUBT, Curve, Prior, points_of
 from tuner.space import CPU_SPACE, HardwareConfig
 
 REFERENCES = ScoreReferences(sps=100_000.0)

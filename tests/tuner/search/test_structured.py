@@ -18,7 +18,8 @@ from tests.tuner.search.test_sampler import suggest
 from tuner.aggregate import hardware_of
 from tuner.goal import objective_of
 from tuner.score import score
-from tuner.search.expectation import PRIORS, Measured
+from tuner.search.expectation import Measured
+from tuner.search.priors import PRIORS
 from tuner.search.sampler import distributions, make_sampler
 from tuner.search.structured import _parts, _priors, _references
 from tuner.space import CPU_SPACE, HardwareConfig
