@@ -7,8 +7,8 @@
 A training is that of a study's baseline: the settings of `record_grid.py`, Pendulum also with raw
 rewards, the four numbers of its baseline and as many env-steps. What counts is what the policies at
 four points of it return above chance, as in a study's quality, beside the same with ε = 1e-5 in
-Adam and no clip of the value loss. Seeds of two options are independent; their interquartile means
-have bootstrap intervals (arXiv 2108.13264). Breakout is in `ppo_learning.py`.
+Adam and no clip of the value loss. Options share their seeds; the bootstrap intervals of their
+interquartile means (arXiv 2108.13264) take them for independent. Breakout would take an hour.
 """
 
 import math

@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/priors.py --out benchmarks/results/<device>
 
 Of every table of `benchmarks/grids`, by least squares: the curve along which quality saturates with
-gradient steps; the slope of each part, beside that, over the doublings of minibatch, batch, epochs
-and environments; the standard deviations of what is left, and between measurements of one config;
-and over how many doublings what is left is alike, by likelihood. What they come to on average over
-environments, and by how much these differ, is what `tuner/search/priors.py` has for a CPU.
+gradient steps, equally steep in all; the slope of each part, beside that, over the doublings of
+minibatch, batch, epochs and environments; the standard deviations of what is left, and between
+measurements of one config; and over how many doublings what is left is alike, by likelihood. What
+they come to on average over environments, and by how much these differ, is what
+`tuner/search/priors.py` has for a CPU.
 `replay.py --methods structured_left_out` expects what the tables of other environments come to.
 """
 
@@ -72,8 +73,8 @@ class Fit:
 
     `slopes` are in the order of `Prior.slopes`, beside a level or beside one times `curve`;
     `deviation` is of what configs truly differ by beside both, `noise` of one measurement of a
-    config; they are alike over `length` doublings of what slopes are of and, where there is a
-    curve, over `steps_length` of gradient steps.
+    config; they are alike over `length` doublings of what slopes are of, or, where there is a
+    curve, of all that but the minibatch, and over `steps_length` of gradient steps.
     """
 
     slopes: tuple[float, ...]

@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
     "structured": _method("structured"),
     "structured_lossless": _method("structured", pruner="lossless"),
     "structured_median": _method("structured", pruner="median"),
-    # What slopes are worth, expected or learned.
+    # What slopes and the curve are worth, expected or learned.
     "structured_without_slopes": Method(_without_slopes, {"patience": NEVER}),
     "random": _method("random"),
     "grid": _method("grid"),

@@ -284,7 +284,7 @@ def ppo_settings(profile: Profile) -> dict[str, Any]:
         )
     return {
         **{name: facts[name] for name in PPO_BUILD if name in facts},
-        **FORMER,
+        **({} if facts.get("ppo") is None else FORMER),
         **scalars,
         "learning_rate": profile.learning_rate,
     }

@@ -41,7 +41,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any, Any]] = {
     "ent_coef": ("0", 0.02, 0.0, 0.02),
     "vf_coef": ("1", 0.25, 1.0, 0.25),
     "max_grad_norm": ("1", 2, 1.0, 2.0),
-    "adam_eps": ("1e-8", 1e-7, 1e-8, 1e-7),
+    "adam_eps": ("1e-6", 1e-7, 1e-6, 1e-7),
     "clip_value_loss": ("true", False, True, False),
     "vf_clip_eps": ("0.1", 0.3, 0.1, 0.3),
     "normalize_obs": ("true", False, True, False),

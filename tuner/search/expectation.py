@@ -25,6 +25,8 @@ MOST = 400
 DRAWS = 256
 ODDS = 2.0
 """Logarithm of how much likelier values must be with slopes of their own: e² is about 7 times."""
+TINY = 1e-6
+"""Noise that makes equations solvable."""
 FAILED = 0.05
 """Quality up to which a config is taken to have learned nothing: no profile would be it."""
 
@@ -78,7 +80,8 @@ class Part:
     """A Gaussian process of one part: Matérn 5/2 around its prior, with fixed lengths.
 
     Lengths are not fitted: a search is over before there are measurements enough to tell them.
-    The doubt is, by so much as there are.
+    The doubt is, by so much as there are. `lost`, [M, 6], are the points of configs that did not
+    work, `losses`, [M], what that costs those that are like them; see `without`.
     """
 
     prior: Prior
@@ -89,6 +92,8 @@ class Part:
     factor: tuple[Array, bool]
     alpha: Array
     variance: float
+    lost: Array
+    losses: Array
 
     @classmethod
     def fit(cls, prior: Prior, known: Sequence[Value], env_steps: int) -> "Part":
@@ -111,15 +116,26 @@ class Part:
         rest = data.values - prior.trend(data.points, middle)
         shape = prior.shape(data.points)
         level = float(shape @ rest / (shape @ shape)) if around is None else around.level
-        if prior.curve is not None:  # what can be learned is at most 1
-            level = min(1.0, level)
+        if prior.curve is not None:  # more gradient steps teach no less
+            level = max(0.0, level)
         rest = rest - level * shape
         covariance = data.alike + prior.shared(data.points, data.points, middle)
         factor = cho_factor(covariance, lower=True)
         alpha = cho_solve(factor, rest)
         # The level is taken from the values themselves: one of them tells nothing of the doubt.
         variance = (rest @ alpha + CERTAINTY * prior.doubt**2) / (len(rest) - 1 + CERTAINTY)
-        return cls(prior, data.env_steps, data.points, middle, level, factor, alpha, variance)
+        return cls(
+            prior,
+            data.env_steps,
+            data.points,
+            middle,
+            level,
+            factor,
+            alpha,
+            variance,
+            lost=data.points[:0],
+            losses=data.values[:0],
+        )
 
     def _log_density(self) -> float:
         """Return the logarithm of the values' density, a Student's t, without its constants."""
@@ -137,21 +153,30 @@ class Part:
         running: Sequence[HardwareConfig] = (),
         lost: Sequence[HardwareConfig] = (),
     ) -> "Part | None":
-        """Learn from values, from `running` as if they had brought what is expected, `lost` 0.
+        """Learn from values, and from `running` as if they had brought what is expected of them.
 
-        Of these two, only what is expected of their neighbours is learned. None where nothing was
-        measured.
+        None where nothing was measured. Of configs that are `lost` see `without`.
         """
         if not known:
             return None
         part = cls.fit(prior, known, env_steps)
-        pinned = [Value(config, 0.0) for config in lost]
         if running:
-            pinned += map(Value, running, part.predict(running)[0].tolist())
-        if not pinned:
-            return part
-        bent = cls._fit(part.prior, Data.of(prior, [*known, *pinned], env_steps), around=part)
-        return replace(bent, variance=part.variance)
+            expected = map(Value, running, part.predict(running)[0].tolist())
+            data = Data.of(prior, [*known, *expected], env_steps)
+            part = replace(cls._fit(part.prior, data, around=part), variance=part.variance)
+        return part.without(lost) if lost else part
+
+    def without(self, lost: Sequence[HardwareConfig]) -> "Part":
+        """Return the same, but expecting nothing of configs that did not work.
+
+        Of others so much less is expected as they are like them; level, curve, slopes and doubt
+        stay what measurements say.
+        """
+        lost = list(dict.fromkeys(lost))[-MOST:]
+        points = points_of(lost, self.env_steps)
+        alike = matern(points, points, np.array(self.prior.lengths)) + TINY * np.eye(len(points))
+        losses = np.linalg.solve(alike, np.maximum(0.0, self.predict(lost)[0]))
+        return replace(self, lost=points, losses=np.asarray(losses, dtype=np.float64))
 
     def predict(self, configs: Sequence[HardwareConfig]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the true value of N configs, each [N]."""
@@ -161,6 +186,7 @@ class Part:
         shape = self.prior.shape(points)
         trend = self.prior.trend(points, self.middle)
         mean = self.level * shape + trend + cross @ self.alpha
+        mean -= matern(points, self.lost, np.array(self.prior.lengths)) @ self.losses
         explained = np.einsum("ij,ji->i", cross, cho_solve(self.factor, cross.T))
         tilts = (self.prior.tilted(points, self.middle) ** 2).sum(axis=1)
         before = 1 + LEVEL * shape**2 + tilts

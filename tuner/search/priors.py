@@ -13,8 +13,8 @@ from tuner.search.model import Array
 from tuner.space import HardwareConfig
 
 LEVEL = 2.0
-"""Variance of the level that all configs share, as a share of the doubt's square: one measurement
-nearly settles it."""
+"""Variance of the level that all configs share, as a share of the doubt's square, beside what the
+measurements themselves come to on average."""
 NUM_SLOPES = 4
 """Coordinates with slopes: minibatch, batch, epochs and environments, the first of `points_of`."""
 GRADIENT_STEPS = 5

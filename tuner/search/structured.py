@@ -13,7 +13,7 @@ that no two workers try the same one.
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,16 +127,10 @@ class StructuredSampler(BaseSampler):
             for trial in trials
             if trial.state == TrialState.RUNNING and (config := self._config_of(trial)) is not None
         ]
-        baseline_times = trials[0].user_attrs.get(MEASUREMENTS_ATTR, 1)
-        measured = [
-            parts
-            for record in records
-            if (parts := _parts(record, baseline_times if record.trial == 0 else 1)) is not None
-        ]
         lost = [hardware_of(r) for r in records if r.status in LOST]
         model = ScoreModel(
             references.scores(),
-            measured,
+            _measured(trials, records),
             running,
             lost,
             env_steps=references.env_steps,
@@ -144,7 +138,6 @@ class StructuredSampler(BaseSampler):
         )
         if len(fitting) > CANDIDATES:
             fitting = self._random.sample(fitting, CANDIDATES)
-        drawn = model.draw(fitting, random=self._draws)
         worked = [
             hardware_of(r)
             for r in records
@@ -152,7 +145,9 @@ class StructuredSampler(BaseSampler):
         ]
         known = list(dict.fromkeys([*worked, *running]))
         # What is being measured, or was measured with luck, need not be as good once more.
-        best = model.draw(known, random=self._draws).mean(axis=1).max() if known else 0.0
+        both = model.draw([*known, *fitting], random=self._draws)
+        best = both[: len(known)].mean(axis=1).max(initial=0.0)
+        drawn = both[len(known) :]
         gain = np.maximum(0.0, drawn - best).mean(axis=1)
         worth = gain / _cost(model.sps(fitting)) + LEAST * drawn.mean(axis=1)
         return fitting[int(np.argmax(worth))]
@@ -219,6 +214,16 @@ def _references(facts: dict[str, Any]) -> References | None:
         return None
     references = References.from_json(stored)
     return None if references.target_s is not None else references
+
+
+def _measured(trials: Sequence[FrozenTrial], records: Sequence[TrialRecord]) -> list[Measured]:
+    """Return what records say of their configs; the baseline's may be of several measurements."""
+    baseline_times = trials[0].user_attrs.get(MEASUREMENTS_ATTR, 1)
+    return [
+        parts
+        for record in records
+        if (parts := _parts(record, baseline_times if record.trial == 0 else 1)) is not None
+    ]
 
 
 def _parts(record: TrialRecord, times: int) -> Measured | None:

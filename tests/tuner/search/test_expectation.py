@@ -91,7 +91,7 @@ def test_a_measurement_overrules_what_was_expected_there_and_around() -> None:
     # A neighbour that differs so much may be noise in part: the truth is expected between the two,
     # nearer to what was measured.
     assert 20.0 < FULL_UTIL * mean(known.util, LARGER) < (20.0 + 60.0) / 2
-    assert (0.47 + 0.9) / 2 < mean(known.quality, LARGER) < 0.9
+    assert (mean(model().quality, LARGER) + 0.9) / 2 < mean(known.quality, LARGER) < 0.9
     assert mean(known.quality, beyond) > mean(model().quality, beyond)
     assert known.sps([beyond])[0] < model().sps([beyond])[0]
 
@@ -151,20 +151,45 @@ def test_what_is_being_measured_leaves_less_doubt_around_it_and_expects_nothing_
     assert waiting.quality.variance == model().quality.variance  # type: ignore[union-attr]
 
 
-def test_what_did_not_work_is_expected_of_its_neighbours_most() -> None:
-    far = HardwareConfig(8, 16, 8, 4)
-    burnt = ScoreModel(
-        REFERENCES, [MEASURED], lost=[LARGER], env_steps=ENV_STEPS, priors=PRIORS["cpu"]
-    )
-    losses = [
-        mean(model().quality, config) - mean(burnt.quality, config)
-        for config in (LARGER, replace(LARGER, num_envs=128), far)
+@pytest.mark.parametrize("running", [(), (replace(LARGER, num_envs=128),)])
+def test_what_did_not_work_is_expected_of_what_is_like_it_alone(
+    running: Sequence[HardwareConfig],
+) -> None:
+    # Also where slopes were unlearned, and there are more failures than measurements.
+    steep = [
+        Measured(replace(BASELINE, num_envs=64 * 2**n), 60.0, 0.1 + 0.12 * n, 100_000.0)
+        for n in range(5)
     ]
-    assert 0.3 > losses[0] > losses[1] > losses[2] > 0.0
-    assert burnt.quality is not None
-    assert model().quality is not None
-    assert burnt.quality.variance == model().quality.variance  # type: ignore[union-attr]
-    assert burnt.sps([LARGER])[0] == model().sps([LARGER])[0]
+    lost = [replace(LARGER, num_steps=16 * 2**n) for n in range(6)]
+    far, near = HardwareConfig(8, 16, 8, 4), replace(lost[0], num_epochs=8)
+    for measured in ([MEASURED], steep):
+        whole, burnt = (
+            ScoreModel(
+                REFERENCES,
+                measured,
+                running,
+                failed,
+                env_steps=ENV_STEPS,
+                priors=PRIORS["cpu"],
+            )
+            for failed in ([], [*lost, lost[0]])
+        )
+        for config in lost:
+            assert mean(burnt.quality, config) == pytest.approx(0.0, abs=1e-3)
+        expected, left = (mean(it.quality, near) for it in (whole, burnt))
+        assert left < 0.9 * expected
+        assert mean(burnt.quality, far) == pytest.approx(mean(whole.quality, far), abs=1e-3)
+        assert doubt(burnt, near) == doubt(whole, near)
+        assert burnt.sps(lost).tolist() == whole.sps(lost).tolist()
+
+
+def test_of_a_device_that_learns_nothing_nothing_is_expected() -> None:
+    # A little below nothing, as slopes have it, is not turned round by the curve.
+    few = replace(BASELINE, num_envs=512, num_steps=128, num_minibatches=2, num_epochs=2)
+    found = model_of([replace(MEASURED, config=few, quality_score=0.0)])
+    assert mean(found.quality, BASELINE) < 0.1
+    assert found.quality is not None
+    assert found.quality.level >= 0.0
 
 
 def test_where_learning_saturates_is_learned() -> None:

@@ -19,9 +19,10 @@ from tuner.aggregate import hardware_of
 from tuner.goal import objective_of
 from tuner.score import score
 from tuner.search.expectation import Measured
+from tuner.search.known import MEASUREMENTS_ATTR
 from tuner.search.priors import PRIORS
 from tuner.search.sampler import distributions, make_sampler
-from tuner.search.structured import _parts, _priors, _references
+from tuner.search.structured import _measured, _parts, _priors, _references
 from tuner.space import CPU_SPACE, HardwareConfig
 
 BASELINE = HardwareConfig(64, 64, 4, 4)
@@ -141,6 +142,23 @@ def test_a_trial_that_was_cut_tells_its_speed() -> None:
     told = _parts(replace(cut, sps=50_000.0, device_util=40.0), 1)
     assert told == Measured(BASELINE, 40.0, None, 50_000.0)
     assert _parts(cut, 1) is None
+
+
+def test_the_baseline_counts_as_its_measurements() -> None:
+    known = [measured(BASELINE), replace(measured(BASELINE), trial=1)]
+    trials = study_of(*known).get_trials()
+    # In a study from before their number was noted they count as one.
+    assert [parts.times for parts in _measured(trials, known)] == [1, 1]
+    trials[0].user_attrs[MEASUREMENTS_ATTR] = 3
+    assert [parts.times for parts in _measured(trials, known)] == [3, 1]
+
+
+def test_luck_does_not_raise_the_bar() -> None:
+    # What is sought is more than the best is expected to be, not than it happened to score.
+    lucky = replace(measured(replace(BASELINE, num_steps=32), final_score=1.0), trial=1)
+    plain = replace(lucky, final_score=0.5)
+    proposed = {suggest(study_of(measured(BASELINE), it).ask(), CPU_SPACE) for it in (lucky, plain)}
+    assert len(proposed) == 1
 
 
 def test_two_workers_at_once_do_not_try_neighbours() -> None:
