@@ -166,6 +166,15 @@ def test_a_default_that_an_older_profile_omits_is_no_difference() -> None:
     assert differences(first, other).workload == ()
 
 
+@pytest.mark.parametrize(("adam_eps", "is_other"), [(1e-5, False), (1e-8, True)])
+def test_an_older_profile_has_the_default_of_its_time(adam_eps: float, is_other: bool) -> None:
+    newer = {**PROFILE.workload, "ppo": {"learning_rate": 3e-4, "adam_eps": adam_eps}}
+    first, other = (
+        Source("", Path(), replace(PROFILE, workload=w)) for w in (PROFILE.workload, newer)
+    )
+    assert bool(differences(first, other).workload) is is_other
+
+
 def test_profiles_that_are_all_the_same_are_shown_once(
     put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
