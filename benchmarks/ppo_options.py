@@ -8,7 +8,8 @@ A training is that of a study's baseline: the settings of `record_grid.py`, Pend
 rewards, the four numbers of its baseline and as many env-steps. What counts is what the policies at
 four points of it return above chance, as in a study's quality, beside the same with ε = 1e-5 in
 Adam and no clip of the value loss. Options share their seeds; the bootstrap intervals of their
-interquartile means (arXiv 2108.13264) take them for independent. Breakout would take an hour.
+interquartile means (arXiv 2108.13264) take them for independent. Breakout, the slowest, is left
+out.
 """
 
 import math
@@ -33,7 +34,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "ε 1e-8": FIRST | {"adam_eps": 1e-8},
     "ε 1e-8, clipped": {"adam_eps": 1e-8, "clip_value_loss": True},
 }
-"""What each column trains with; the first is what the others are held against."""
+"""What each row trains with; the first is what the others are held against."""
 HARDWARE = HardwareConfig(num_envs=128, num_steps=64, num_minibatches=8, num_epochs=4)
 POINTS, UPDATES_OF_POINT = 4, 16
 ENV_STEPS = POINTS * UPDATES_OF_POINT * HARDWARE.batch_size

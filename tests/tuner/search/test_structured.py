@@ -155,9 +155,12 @@ def test_the_baseline_counts_as_its_measurements() -> None:
 
 def test_luck_does_not_raise_the_bar() -> None:
     # What is sought is more than the best is expected to be, not than it happened to score.
-    lucky = replace(measured(replace(BASELINE, num_steps=32), final_score=1.0), trial=1)
-    plain = replace(lucky, final_score=0.5)
-    proposed = {suggest(study_of(measured(BASELINE), it).ask(), CPU_SPACE) for it in (lucky, plain)}
+    # Held against these scores themselves, three different configs would be tried next.
+    shorter = replace(measured(replace(BASELINE, num_steps=32), quality_score=0.3), trial=1)
+    proposed = {
+        suggest(study_of(measured(BASELINE), replace(shorter, final_score=it)).ask(), CPU_SPACE)
+        for it in (0.3, 0.6, 1.0)
+    }
     assert len(proposed) == 1
 
 
